@@ -1,0 +1,5 @@
+"""One file a feature extractor; each registers itself by being defined."""
+
+from .base import Extractor
+
+__all__ = ["Extractor"]

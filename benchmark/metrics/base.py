@@ -1,0 +1,299 @@
+"""What a metric is, and the view of a fitted model and a dataset that it is given."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ...datasets import Dataset, Split, SplitName
+from ...models import Autoencoder, Sampler
+from ...plugins import Plugin
+from ...seeds import derive_seed
+from ..extractors import Extractor
+
+Direction = Literal["higher", "lower"]
+FAMILIES = (
+    "reconstruction",
+    "likelihood",
+    "generation",
+    "disentanglement",
+    "interpolation",
+    "clustering",
+    "classification",
+)
+
+
+class NotApplicable(Exception):
+    """The model or the dataset lacks what a metric needs: its rows say n/a and why."""
+
+
+@dataclass(frozen=True)
+class Quantity:
+    """One number that a metric gives.
+
+    Attributes:
+        name: its name in rows, such as ``fid``.
+        better: the direction in which it is better.
+        unit: its unit; empty for a bare number.
+        low: the least value it can take, None where there is none.
+        high: the greatest.
+    """
+
+    name: str
+    better: Direction
+    unit: str = ""
+    low: float | None = None
+    high: float | None = None
+
+
+class Metric(Plugin, kind="metric"):
+    """Scores a fitted model on a dataset: reads, never trains, never writes.
+
+    The constructor's keyword arguments are the estimator's parameters. A metric computes all its
+    quantities at once, and may raise :class:`NotApplicable`.
+
+    Attributes:
+        family: one of ``FAMILIES``.
+        quantities: what it gives, in order.
+        source: the definition's paper.
+        description: one line for the table of metrics.
+        needs: optional methods of the model that it calls; without them the rows are n/a.
+        needs_labels: whether it needs a dataset with labels.
+        needs_factors: whether it needs a dataset with ground-truth factors.
+        reads_codes: whether it asks what the codes say of labels or factors; n/a for a model whose
+            encoder was told the label.
+        per_sampler: whether it scores each sampler of the model, not the model itself.
+    """
+
+    family: ClassVar[str]
+    quantities: ClassVar[tuple[Quantity, ...]]
+    source: ClassVar[str] = ""
+    description: ClassVar[str] = ""
+    needs: ClassVar[tuple[str, ...]] = ()
+    needs_labels: ClassVar[bool] = False
+    needs_factors: ClassVar[bool] = False
+    reads_codes: ClassVar[bool] = False
+    per_sampler: ClassVar[bool] = False
+
+    def compute(self, fitted: "Fitted", sampler: str = "") -> dict[str, float]:
+        """The value of every quantity by name.
+
+        Args:
+            fitted: the model and the dataset.
+            sampler: the sampler to score, where :attr:`per_sampler`.
+        """
+        raise NotImplementedError
+
+    def qualifier(self, fitted: "Fitted") -> str:
+        """What two values must share to stand in one column, such as the extractor's name.
+
+        It follows the quantity's name in rows: ``fid[classifier]``. Empty for most metrics.
+        """
+        return ""
+
+    def estimator(self, fitted: "Fitted") -> str:
+        """How the numbers were estimated, in words: split, number of samples, bins, extractor."""
+        return ""
+
+    def lacks(self, fitted: "Fitted") -> str:
+        """Why this metric cannot score ``fitted``; empty where it can."""
+        model, dataset = fitted.model, fitted.dataset
+        if self.needs_labels and not dataset.classes:
+            return "the dataset has no labels"
+        if self.needs_factors and not dataset.factor_sizes:
+            return "the dataset has no ground-truth factors"
+        if self.reads_codes and model.conditional:
+            return "the encoder reads the label"
+        missing = [method for method in self.needs if not model.offers(method)]
+        return f"the model has no {missing[0]}" if missing else ""
+
+
+class Fitted:
+    """A fitted model and its dataset, as metrics see them.
+
+    Embeddings, reconstructions, samples and features are computed once and shared. Everything is
+    computed in evaluation mode, without gradients, in batches of a fixed size, and random numbers
+    are drawn only inside :meth:`random`, from a stream named by its purpose: no metric depends on
+    which others run, nor changes the global random state.
+
+    Args:
+        model: the fitted model; it is put in evaluation mode.
+        dataset: the dataset it was trained on.
+        extractor: the feature extractor of FID and its like.
+        seed: what every stream of this evaluation is derived from.
+        samplers: the samplers to score by name, not yet fitted.
+        batch_size: images at a time.
+    """
+
+    def __init__(
+        self,
+        model: Autoencoder,
+        dataset: Dataset,
+        extractor: Extractor,
+        seed: int = 0,
+        samplers: dict[str, Sampler] | None = None,
+        batch_size: int = 500,
+    ) -> None:
+        self.model, self.dataset, self.extractor = model.eval(), dataset, extractor
+        self.seed, self.samplers, self.batch_size = seed, samplers or {}, batch_size
+        self._held: dict[Any, Any] = {}
+        self._ready: set[str] = set()
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @contextmanager
+    def random(self, *purpose: object) -> Iterator[int]:
+        """Torch's global stream, seeded by ``purpose`` within and restored after; gives the seed.
+
+        For numpy and scikit-learn pass the seed on as ``random_state``.
+        """
+        seed = derive_seed(self.seed, *purpose)
+        cuda = [self.device] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=cuda):
+            torch.manual_seed(seed)
+            yield seed
+
+    def split(self, name: SplitName) -> Split:
+        """The split, on the model's device."""
+        return self._once(("split", name), lambda: self.dataset.split(name).to(self.device))
+
+    def batches(
+        self, name: SplitName, limit: int | None = None
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The first ``limit`` images of a split in order: float32 (b, C, H, W) in [0, 1], labels."""
+        for images, labels in self.split(name).take(slice(limit)).batches(self.batch_size):
+            yield as_float(images), labels
+
+    @torch.no_grad()
+    def codes(self, name: SplitName, limit: int | None = None) -> Tensor:
+        """The deterministic codes of a split's first ``limit`` images, (n, …), on the device."""
+
+        def compute() -> Tensor:
+            return torch.cat([self.model.code(x, y) for x, y in self.batches(name, limit)])
+
+        limit = min(limit or len(self.split(name)), len(self.split(name)))
+        return self._once(("codes", name, limit), compute)
+
+    def embeddings(self, name: SplitName, limit: int | None = None) -> Tensor:
+        """The embeddings of a split's first ``limit`` images, float32 (n, d), on the CPU."""
+        return self.codes(name, limit).flatten(1).float().cpu()
+
+    def labels(self, name: SplitName, limit: int | None = None) -> Tensor:
+        """The labels of a split's first ``limit`` images, int64 (n,), on the CPU."""
+        labels = self.dataset.split(name).labels
+        assert labels is not None, "a metric that reads labels says needs_labels"
+        return labels[:limit].cpu()
+
+    def factors(self, name: SplitName, limit: int | None = None) -> Tensor:
+        """The factors of a split's first ``limit`` images, int64 (n, K), on the CPU."""
+        factors = self.dataset.split(name).factors
+        assert factors is not None, "a metric that reads factors says needs_factors"
+        return factors[:limit].cpu()
+
+    @torch.no_grad()
+    def reconstructions(self, name: SplitName = "test") -> Tensor:
+        """The reconstructions of a split, float32 (n, C, H, W) in [0, 1], on the CPU."""
+
+        def compute() -> Tensor:
+            return torch.cat([self.model.reconstruct(x, y).cpu() for x, y in self.batches(name)])
+
+        return self._once(("reconstructions", name), compute)
+
+    @torch.no_grad()
+    def represent(self, factors: Tensor) -> Tensor:
+        """The embeddings of any factors int64 (n, K), float32 (n, d), on the CPU.
+
+        Raises:
+            NotApplicable: the dataset does not have every combination of factors.
+        """
+        if not self.dataset.renders:
+            raise NotApplicable("the dataset does not have every combination of its factors")
+        parts = []
+        for some in factors.to(self.device).split(self.batch_size):
+            parts.append(self.model.embed(as_float(self.dataset.render(some)), None).float().cpu())
+        return torch.cat(parts)
+
+    @torch.no_grad()
+    def decode(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
+        """The images of codes (n, …) as uint8 (n, C, H, W), on the CPU.
+
+        Args:
+            codes: the codes.
+            labels: their labels, for a conditional model.
+        """
+        parts = []
+        for start in range(0, len(codes), self.batch_size):
+            some = slice(start, start + self.batch_size)
+            y = None if labels is None else labels[some].to(self.device)
+            parts.append(as_uint8(self.model.decode(codes[some].to(self.device), y)).cpu())
+        return torch.cat(parts)
+
+    def samples(self, sampler: str, n: int) -> Tensor:
+        """``n`` images drawn by a sampler, uint8 (n, C, H, W), on the CPU.
+
+        A conditional model's labels are drawn from the training split's.
+
+        Raises:
+            NotApplicable: the sampler cannot serve this model.
+        """
+
+        def compute() -> Tensor:
+            chosen = self.samplers[sampler]
+            if why := chosen.why_not(self.model):
+                raise NotApplicable(why)
+            if sampler not in self._ready:
+                with self.random("sampler", sampler, "fit") as seed, torch.no_grad():
+                    chosen.fit(self.model, self.codes("train"), seed)
+                self._ready.add(sampler)
+            with self.random("sampler", sampler, "sample"), torch.no_grad():
+                codes = chosen.sample(self.model, n)
+                labels = None
+                if self.model.conditional:
+                    held = self.labels("train")
+                    labels = held[torch.randint(len(held), (n,))]
+                return self.decode(codes, labels)
+
+        return self._once(("samples", sampler, n), compute)
+
+    def features(self, images: Tensor) -> Tensor:
+        """The extractor's features of images uint8 (n, C, H, W): float64 (n, k), on the CPU."""
+        parts = [
+            self.extractor.features(some.to(self.device)).double().cpu()
+            for some in images.split(self.batch_size)
+        ]
+        return torch.cat(parts)
+
+    def real_features(self, name: SplitName, limit: int | None = None) -> Tensor:
+        """The features of a split's first ``limit`` images, computed once a dataset."""
+
+        def compute() -> Tensor:
+            split = self.dataset.split(name).take(slice(limit))
+            return torch.cat([self.features(x) for x, _ in split.batches(self.batch_size)])
+
+        return self.extractor.cached(f"{name}-{limit}", compute)
+
+    def _once(self, key: Any, compute: Any) -> Any:
+        if key not in self._held:
+            self._held[key] = compute()
+        return self._held[key]
+
+    @cached_property
+    def generated(self) -> int:
+        """How many images a generation metric draws by default: the test split's, at most 10,000."""
+        return min(10_000, len(self.dataset.split("test")))
+
+
+def as_float(images: Tensor) -> Tensor:
+    """uint8 images as float32 in [0, 1]."""
+    return images.float() / 255
+
+
+def as_uint8(images: Tensor) -> Tensor:
+    """Float images as uint8: clamped to [0, 1], then rounded, once and alike for all."""
+    return images.clamp(0, 1).mul(255).round().to(torch.uint8)

@@ -1,0 +1,197 @@
+"""What a dataset is: uint8 images in three splits, with labels or ground-truth factors."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, ClassVar, Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..plugins import InputError, Plugin
+from ..seeds import derive_seed
+
+SplitName = Literal["train", "val", "test"]
+SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+
+Render = Callable[[Tensor], Tensor]
+"""Factors (n, K) int64 → images (n, C, H, W) uint8, on the factors' device."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """One split: images on a device, in memory or rendered from their factors on demand.
+
+    Attributes:
+        pixels: the images, uint8 (n, C, H, W); None where they are rendered.
+        labels: the classes, int64 (n,), or None.
+        factors: the ground-truth factors as indices, int64 (n, K), or None.
+        render: what draws images from factors where ``pixels`` is None.
+    """
+
+    pixels: Tensor | None
+    labels: Tensor | None = None
+    factors: Tensor | None = None
+    render: Render | None = None
+
+    def __len__(self) -> int:
+        held = self.pixels if self.pixels is not None else self.factors
+        assert held is not None
+        return len(held)
+
+    def images(self, index: Tensor | slice = slice(None)) -> Tensor:
+        """The images at ``index``, uint8 (n, C, H, W)."""
+        if self.pixels is not None:
+            return self.pixels[index]
+        assert self.render is not None and self.factors is not None
+        return self.render(self.factors[index])
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """The whole split in order: images uint8 (b, C, H, W) and labels (b,), b ≤ ``size``."""
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield self.images(part), None if self.labels is None else self.labels[part]
+
+    def take(self, index: Tensor | slice) -> "Split":
+        """The split of the images at ``index``, in that order."""
+        pixels, labels, factors = (
+            None if held is None else held[index]
+            for held in (self.pixels, self.labels, self.factors)
+        )
+        return replace(self, pixels=pixels, labels=labels, factors=factors)
+
+    def to(self, device: torch.device | str) -> "Split":
+        """The same split with its tensors on ``device``."""
+        pixels, labels, factors = (
+            None if held is None else held.to(device)
+            for held in (self.pixels, self.labels, self.factors)
+        )
+        return replace(self, pixels=pixels, labels=labels, factors=factors)
+
+
+class Dataset(Plugin, kind="dataset"):
+    """Images in splits train / val / test, with labels or ground-truth factors where they exist.
+
+    A subclass states its ``name``, takes its parameters as keyword arguments, passes ``**limits``
+    on, and fills :attr:`splits` in :meth:`load`, by :meth:`permuted` where there are no official
+    splits. The loading is done once, when the splits are first asked for.
+
+    Args:
+        train: keep the first so many images of the (permuted) training split; None keeps all.
+        val: the same of the validation split.
+        test: the same of the test split.
+
+    Attributes:
+        shape: (C, H, W) of an image.
+        classes: the number of classes; 0 where there are no labels.
+        factor_names: the names of the ground-truth factors; empty where there are none.
+        factor_sizes: the number of values of each factor.
+        description: one line for the table of datasets.
+    """
+
+    description: ClassVar[str] = ""
+    factor_names: tuple[str, ...] = ()
+
+    def __init__(
+        self, *, train: int | None = None, val: int | None = None, test: int | None = None
+    ) -> None:
+        self.limits = {"train": train, "val": val, "test": test}
+        for split, limit in self.limits.items():
+            if limit is not None and limit < 1:
+                raise InputError(f"dataset {self.name!r}: {split} must be 1 or more, not {limit}")
+
+    def load(self) -> dict[SplitName, Split]:
+        """The three splits, whole.
+
+        Raises:
+            InputError: the data cannot be found or read.
+        """
+        raise NotImplementedError
+
+    def render(self, factors: Tensor) -> Tensor:
+        """The images of any factors, int64 (n, K) → uint8 (n, C, H, W), on the factors' device.
+
+        Only a dataset whose every combination of factors exists offers this; see :attr:`renders`.
+        """
+        raise NotImplementedError
+
+    @property
+    def renders(self) -> bool:
+        """Whether any combination of factors can be had by :meth:`render`."""
+        return type(self).render is not Dataset.render
+
+    @cached_property
+    def splits(self) -> dict[SplitName, Split]:
+        loaded = self.load()
+        return {name: loaded[name].take(slice(self.limits[name])) for name in SPLITS}
+
+    def split(self, name: SplitName) -> Split:
+        """The split called ``name``: train, val or test."""
+        return self.splits[name]
+
+    @cached_property
+    def shape(self) -> tuple[int, int, int]:
+        channels, height, width = self.split("train").images(slice(1)).shape[1:]
+        return channels, height, width
+
+    @cached_property
+    def classes(self) -> int:
+        tops = [int(s.labels.max()) for s in self.splits.values() if s.labels is not None]
+        return max(tops) + 1 if tops else 0
+
+    @cached_property
+    def factor_sizes(self) -> tuple[int, ...]:
+        held = [s.factors for s in self.splits.values() if s.factors is not None]
+        return tuple((torch.cat(held).amax(0) + 1).tolist()) if held else ()
+
+    @cached_property
+    def hash(self) -> str:
+        """The content of all three splits as 16 hexadecimal digits.
+
+        Rendered splits enter by their factors and by their first 64 images.
+        """
+        digest = hashlib.sha256(json.dumps([self.name, self.factor_names]).encode())
+        for name in SPLITS:
+            split = self.split(name)
+            digest.update(f"{name} {len(split)}".encode())
+            pixels = split.pixels if split.pixels is not None else split.images(slice(64))
+            for held in (pixels, split.labels, split.factors):
+                if held is not None:
+                    digest.update(f"{tuple(held.shape)} {held.dtype}".encode())
+                    digest.update(held.cpu().contiguous().numpy())
+        return digest.hexdigest()[:16]
+
+    def permuted(
+        self, whole: Split, fractions: tuple[float, float] = (0.7, 0.1)
+    ) -> dict[SplitName, Split]:
+        """``whole`` cut into train, val and test by a permutation that depends on the name alone.
+
+        Args:
+            whole: every image there is.
+            fractions: the shares of train and val; test has the rest.
+        """
+        order = self.permutation(len(whole))
+        first = round(len(whole) * fractions[0])
+        second = first + round(len(whole) * fractions[1])
+        return {
+            "train": whole.take(order[:first]),
+            "val": whole.take(order[first:second]),
+            "test": whole.take(order[second:]),
+        }
+
+    def permutation(self, n: int) -> Tensor:
+        """A fixed permutation of n, int64 (n,)."""
+        generator = torch.Generator().manual_seed(derive_seed(self.name, "split"))
+        return torch.randperm(n, generator=generator)
+
+
+def dataset_from(name: str, parameters: dict[str, Any] | None = None) -> Dataset:
+    """The dataset called ``name``, with its parameters checked.
+
+    Raises:
+        InputError: unknown name or parameter, or a value of the wrong type.
+    """
+    cls = Dataset.choose(name)
+    return cls(**cls.complete(parameters))

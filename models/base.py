@@ -1,0 +1,244 @@
+"""What a model is: the contract of every variant, and the one training step they share."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, NamedTuple
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from ..plugins import InputError, Plugin
+from .backbones import Backbone, Shape
+from .observation import Bernoulli, Gaussian, Observation
+
+Terms = dict[str, Tensor]
+
+
+class Batch(NamedTuple):
+    """Images float32 (B, C, H, W) in [0, 1], and labels int64 (B,) where the data has them."""
+
+    x: Tensor
+    y: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What a model may know of the data before it sees any.
+
+    Attributes:
+        shape: (C, H, W) of an image.
+        classes: the number of classes; 0 without labels.
+        size: the number of training images.
+    """
+
+    shape: Shape
+    classes: int = 0
+    size: int = 1
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss and the parameters that it trains, which nothing else in it may reach.
+
+    Attributes:
+        name: how the loss is logged.
+        terms: the loss hook, Batch → named terms; "loss" is what is minimised.
+        networks: the modules whose parameters this objective steps.
+        lr_scale: the learning rate as a multiple of the training budget's.
+    """
+
+    name: str
+    terms: Callable[[Batch], Terms]
+    networks: Iterable[nn.Module]
+    lr_scale: float = 1.0
+    parameters: list[nn.Parameter] = field(init=False)
+
+    def __post_init__(self) -> None:
+        found = [p for network in self.networks for p in network.parameters() if p.requires_grad]
+        object.__setattr__(self, "parameters", found)
+
+
+class Autoencoder(Plugin, LightningModule, kind="model"):
+    r"""An autoencoder variant. Its hyper-parameters are its constructor's keyword arguments.
+
+    A variant states a ``name``, builds its networks from the backbone in its constructor, and
+    implements :meth:`code`, :meth:`raw` and :meth:`losses`. What else it offers it implements too:
+    :meth:`sample_prior`, :meth:`log_weights`. A metric that needs what a variant lacks is n/a.
+
+    Every loss is in nats an image, or in squared pixels an image where there is no likelihood:
+    summed over pixels, averaged over the batch.
+
+    Args:
+        data: the shape of the images, the number of classes and of training images.
+        backbone: the maker of the networks.
+        latent_dim: d, the dimension of the code.
+        likelihood: the observation model p(x|z).
+        sigma: the standard deviation of the Gaussian observation model, in pixels of [0, 1].
+
+    Attributes:
+        selection: the validation term whose minimum picks the checkpoint.
+        sampler: the name of the sampler that the variant's paper uses.
+        conditional: whether the networks read the label.
+        discrete: whether codes come from a finite set, so that no density can be fitted to them.
+        uses_backbone: whether the backbone matters; where it does not, a grid trains one cell.
+        reference: the paper, for the table of models.
+    """
+
+    selection: ClassVar[str] = "loss"
+    sampler: ClassVar[str] = "gmm"
+    conditional: ClassVar[bool] = False
+    discrete: ClassVar[bool] = False
+    uses_backbone: ClassVar[bool] = True
+    reference: ClassVar[str] = ""
+
+    def __init__(
+        self,
+        data: DataSpec,
+        backbone: Backbone,
+        *,
+        latent_dim: int = 16,
+        likelihood: Literal["gaussian", "bernoulli"] = "gaussian",
+        sigma: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if latent_dim < 1:
+            raise InputError(f"latent_dim must be 1 or more, not {latent_dim}")
+        if self.conditional and not data.classes:
+            raise InputError(f"model {self.name!r} needs a dataset with labels")
+        self.automatic_optimization = False
+        self.data, self.latent_dim, self.lr = data, latent_dim, 1e-3
+        self.observation: Observation = (
+            Bernoulli() if likelihood == "bernoulli" else Gaussian(sigma, backbone.squash)
+        )
+        self._objectives: tuple[Objective, ...] = ()
+
+    # What a variant implements.
+
+    def code(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The deterministic code of images (B, C, H, W): (B, …), a posterior's mean."""
+        raise NotImplementedError
+
+    def raw(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """The decoder's raw output (B, C, H, W) for codes (B, …)."""
+        raise NotImplementedError
+
+    def losses(self, batch: Batch) -> Terms:
+        """The terms of the objective by name, each a scalar; "loss" is what is minimised."""
+        raise NotImplementedError
+
+    def objectives(self) -> tuple[Objective, ...]:
+        """Every loss with the networks it trains, in the order of the steps.
+
+        One by default, :meth:`losses` over all parameters. An adversarial variant returns several.
+        """
+        return (Objective("loss", self.losses, [self]),)
+
+    def sample_prior(self, n: int) -> Tensor:
+        """``n`` codes drawn from the model's own prior, (n, …)."""
+        raise NotImplementedError
+
+    def log_weights(self, x: Tensor, y: Tensor | None, samples: int) -> Tensor:
+        """log p(x|z) + log p(z) - log q(z|x) of z ~ q(z|x), in nats: (samples, B).
+
+        Their mean over samples is the ELBO; logsumexp less log(samples) the importance-weighted
+        bound (Burda et al. 2016, arXiv:1509.00519).
+        """
+        raise NotImplementedError
+
+    # What follows from it.
+
+    def embed(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The embedding that metrics read: the deterministic code, flattened to (B, d)."""
+        return self.code(x, y).flatten(1)
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """The mean images of codes (B, …), in [0, 1], (B, C, H, W)."""
+        return self.observation.mean(self.raw(z, y)).clamp(0, 1)
+
+    def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The mean images of the deterministic codes of ``x``, in [0, 1], (B, C, H, W)."""
+        return self.decode(self.code(x, y), y)
+
+    def offers(self, method: str) -> bool:
+        """Whether this variant implements an optional method, such as ``sample_prior``."""
+        return getattr(type(self), method) is not getattr(Autoencoder, method)
+
+    def reconstruction_loss(self, raw: Tensor, x: Tensor) -> Tensor:
+        """-log p(x|z) in nats an image, averaged over the batch: a scalar."""
+        return -self.observation.log_prob(raw, x).mean()
+
+    # The training step: one for all variants.
+
+    def terms(self, batch: Batch) -> Terms:
+        """The terms of every objective by name, without a step: what validation averages."""
+        found: Terms = {}
+        for objective in self.objectives():
+            found |= named(objective, objective.terms(batch))
+        return found
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Terms:
+        """Step every objective's networks with the gradients of its own loss alone.
+
+        The gradients are asked for by parameter, so no loss can leave one in another's network.
+        """
+        if not self._objectives:
+            self._objectives = self.objectives()
+        optimizers = self.optimizers(use_pl_optimizer=False)
+        if not isinstance(optimizers, list):
+            optimizers = [optimizers]
+        found: Terms = {}
+        for objective, optimizer in zip(self._objectives, optimizers, strict=True):
+            terms = objective.terms(batch)
+            gradients = torch.autograd.grad(terms["loss"], objective.parameters)
+            for parameter, gradient in zip(objective.parameters, gradients):
+                parameter.grad = gradient
+            optimizer.step()
+            found |= named(objective, terms)
+        return {name: term.detach() for name, term in found.items()}
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        """One Adam an objective, at ``lr`` times its ``lr_scale``."""
+        return [
+            torch.optim.Adam(o.parameters, lr=self.lr * o.lr_scale, fused=True)
+            for o in self.objectives()
+        ]
+
+
+def named(objective: Objective, terms: Terms) -> Terms:
+    """``terms`` with the total under the objective's name."""
+    return {objective.name if name == "loss" else name: term for name, term in terms.items()}
+
+
+class ClosedForm(Autoencoder):
+    """A model that is fitted to all training images at once, without gradients.
+
+    A variant implements :meth:`fit` and keeps what it fits in buffers of their final shape.
+    """
+
+    uses_backbone: ClassVar[bool] = False
+
+    def fit(self, images: Tensor, seed: int) -> None:
+        """Fit to images float32 (N, C, H, W) in [0, 1]; ``seed`` names the random stream."""
+        raise NotImplementedError
+
+    def configure_optimizers(self) -> list[torch.optim.Optimizer]:
+        return []
+
+
+def model_from(
+    name: str, hyperparameters: dict[str, Any] | None, data: DataSpec, backbone: Backbone
+) -> Autoencoder:
+    """The untrained model called ``name``, with its hyper-parameters checked.
+
+    Raises:
+        InputError: unknown name or hyper-parameter, or a value that the model refuses.
+    """
+    cls = Autoencoder.choose(name)
+    return cls(data, backbone, **cls.complete(hyperparameters))
+
+
+def pixels_of(data: DataSpec) -> int:
+    """D, the number of values of an image."""
+    return math.prod(data.shape)
