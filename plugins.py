@@ -1,12 +1,13 @@
 """How a file becomes a choice: classes that register by being defined.
 
-A *kind* of plug-in (dataset, model, backbone, sampler, metric, extractor, engine) is a class derived
-from :class:`Plugin` with ``kind="…"``. Its subclasses that state a ``name`` are its choices. The
-modules beside the one that defines the kind are imported when the choices are first asked for, and
-a user's own file by :func:`load_file`; nothing keeps a list by hand.
+A *kind* of plug-in (dataset, model, backbone, sampler, metric, extractor, engine) is a class
+derived from :class:`Plugin` with ``kind="…"``. Its subclasses that state a ``name`` are its
+choices. The modules beside the one that defines the kind are imported when the choices are first
+asked for, and a user's own file by :func:`load_file`; nothing keeps a list by hand.
 """
 
 import difflib
+import functools
 import hashlib
 import importlib
 import importlib.util
@@ -51,9 +52,7 @@ class Plugin:
     @classmethod
     def choices(cls) -> dict[str, type[Self]]:
         """Every choice of this kind by name, in alphabetical order."""
-        package = importlib.import_module(cls._package)
-        for module in pkgutil.iter_modules(package.__path__, package.__name__ + "."):
-            importlib.import_module(module.name)
+        discover(cls._package)
         return dict(sorted(cls._choices.items()))
 
     @classmethod
@@ -113,6 +112,14 @@ class Plugin:
             else:
                 values[key] = p.default
         return values
+
+
+@functools.cache
+def discover(package_name: str) -> None:
+    """Import every module of a package, so that the plug-ins they define register."""
+    package = importlib.import_module(package_name)
+    for module in pkgutil.iter_modules(package.__path__, package_name + "."):
+        importlib.import_module(module.name)
 
 
 def suggestion(name: object, valid: typing.Iterable[str]) -> str:

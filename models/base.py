@@ -128,6 +128,9 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         """The terms of the objective by name, each a scalar; "loss" is what is minimised."""
         raise NotImplementedError
 
+    def initialise(self, x: Tensor) -> None:
+        """Start weights from training images (B, C, H, W), called once before the first step."""
+
     def objectives(self) -> tuple[Objective, ...]:
         """Every loss with the networks it trains, in the order of the steps.
 
@@ -165,6 +168,11 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         """Whether this variant implements an optional method, such as ``sample_prior``."""
         return getattr(type(self), method) is not getattr(Autoencoder, method)
 
+    @property
+    def pixels(self) -> int:
+        """D, the number of values of an image."""
+        return math.prod(self.data.shape)
+
     def reconstruction_loss(self, raw: Tensor, x: Tensor) -> Tensor:
         """-log p(x|z) in nats an image, averaged over the batch: a scalar."""
         return -self.observation.log_prob(raw, x).mean()
@@ -198,6 +206,14 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
             found |= named(objective, terms)
         return {name: term.detach() for name, term in found.items()}
 
+    def validation_step(self, batch: Batch, batch_idx: int) -> Terms:
+        return self.terms(batch)
+
+    def transfer_batch_to_device(
+        self, batch: Batch, device: torch.device, dataloader_idx: int
+    ) -> Batch:
+        return batch  # the data live on the device already
+
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One Adam an objective, at ``lr`` times its ``lr_scale``."""
         return [
@@ -228,7 +244,7 @@ class ClosedForm(Autoencoder):
 
 
 def model_from(
-    name: str, hyperparameters: dict[str, Any] | None, data: DataSpec, backbone: Backbone
+    name: str, hyperparameters: dict[str, Any] | None, data: DataSpec, backbone: Backbone | None
 ) -> Autoencoder:
     """The untrained model called ``name``, with its hyper-parameters checked.
 
@@ -236,9 +252,5 @@ def model_from(
         InputError: unknown name or hyper-parameter, or a value that the model refuses.
     """
     cls = Autoencoder.choose(name)
-    return cls(data, backbone, **cls.complete(hyperparameters))
-
-
-def pixels_of(data: DataSpec) -> int:
-    """D, the number of values of an image."""
-    return math.prod(data.shape)
+    # A model that needs no backbone takes None; the others were given one.
+    return cls(data, backbone, **cls.complete(hyperparameters))  # type: ignore[arg-type]

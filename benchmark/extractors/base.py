@@ -37,6 +37,10 @@ class Extractor(Plugin, kind="extractor"):
         """What a row says of it, such as its own test accuracy."""
         return self.name
 
+    def why_not(self) -> str:
+        """Why this extractor cannot serve its dataset, found cheaply; empty where it can."""
+        return ""
+
     def features(self, images: Tensor) -> Tensor:
         """Features (n, k) of images uint8 (n, C, H, W) on :attr:`device`."""
         raise NotImplementedError

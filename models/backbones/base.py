@@ -1,7 +1,6 @@
 """What a backbone is: the encoder and decoder networks, chosen by the grid, not by the model."""
 
 import math
-from collections.abc import Callable
 from typing import ClassVar
 
 import torch
@@ -16,15 +15,13 @@ class Backbone(Plugin, kind="backbone"):
     """A maker of encoders and decoders, so that variants are compared on the same networks.
 
     A subclass implements :meth:`encoder` and :meth:`decoder`; the spatial pair has a default made
-    of them. Decoders return raw outputs: logits, or what :attr:`squash` maps to mean pixels.
+    of them. Decoders return raw outputs: logits, or what :meth:`squash` maps to mean pixels.
 
     Attributes:
-        squash: the map from raw outputs to mean pixels of a Gaussian observation model.
         description: one line for the table of backbones.
     """
 
     description: ClassVar[str] = ""
-    squash: ClassVar[Callable[[Tensor], Tensor]] = staticmethod(torch.sigmoid)
 
     def encoder(self, shape: Shape, features: int) -> nn.Module:
         """A network (B, C, H, W) → (B, features)."""
@@ -33,6 +30,10 @@ class Backbone(Plugin, kind="backbone"):
     def decoder(self, features: int, shape: Shape) -> nn.Module:
         """A network (B, features) → (B, C, H, W), raw."""
         raise NotImplementedError
+
+    def squash(self, raw: Tensor) -> Tensor:
+        """The mean pixels of a Gaussian observation model for a decoder's raw output."""
+        return torch.sigmoid(raw)
 
     def map_size(self, shape: Shape) -> tuple[int, int]:
         """The (h, w) of the spatial codes of images of ``shape``: a quarter, rounded up."""

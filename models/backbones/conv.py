@@ -67,7 +67,7 @@ class Conv(Backbone):
     def stages(shape: Shape, most: int = 8) -> list[tuple[int, int]]:
         """(h, w) before, between and after the stages: halved until the shorter side is 4."""
         height, width = shape[1:]
-        if not (8 <= min(height, width) and max(height, width) <= 256):
+        if min(height, width) < 8 or max(height, width) > 256:
             raise InputError(f"backbone 'conv' takes images of 8 to 256 pixels, not {shape}")
         sizes = [(height, width)]
         while min(sizes[-1]) > 4 and len(sizes) <= most:

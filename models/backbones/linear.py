@@ -5,11 +5,6 @@ from torch import Tensor
 from .mlp import MLP
 
 
-def identity(raw: Tensor) -> Tensor:
-    """Mean pixels are the raw outputs: a squashed decoder would not be linear."""
-    return raw
-
-
 class Linear(MLP):
     """An affine encoder and an affine decoder, whose output is the mean image itself.
 
@@ -18,7 +13,9 @@ class Linear(MLP):
 
     name = "linear"
     description = "one affine map each way, no output squashing"
-    squash = staticmethod(identity)
 
     def __init__(self) -> None:
         super().__init__(hidden=())
+
+    def squash(self, raw: Tensor) -> Tensor:
+        return raw  # a squashed decoder would not be linear

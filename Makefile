@@ -1,0 +1,41 @@
+# `make benchmark` and `make test` set everything up first; nothing is done twice.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/ready
+
+.PHONY: benchmark test test-all lint wheel clean
+
+# Trains, scores and ranks the grid `quick`; what is in runs/quick already is not trained again.
+benchmark: $(READY)
+	$(BIN)/aebench run quick
+
+test: $(READY)
+	$(BIN)/python -m pytest -q -n 2
+
+test-all: $(READY)
+	$(BIN)/python -m pytest -q -n 2 -m ""
+
+# The types are checked through a folder called like the package, as it is installed.
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	mkdir -p build/types/aebench
+	ln -sfn $(addprefix $(CURDIR)/,__init__.py plugins.py seeds.py datasets models benchmark) \
+		build/types/aebench/
+	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml
+
+# Builds the wheel and checks that it holds every module and grid of the tree.
+wheel: $(READY)
+	rm -rf build/wheel && $(BIN)/python -m build --wheel --outdir build/wheel . >build/wheel.log
+	$(BIN)/python tests/check_wheel.py build/wheel/*.whl
+
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
+		--constraint constraints.txt --editable '.[dev,wandb]'
+	touch $(READY)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,146 @@
+"""One cell from its specification to the store: build, train, evaluate, draw, write."""
+
+import json
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any
+
+import torch
+from threadpoolctl import threadpool_limits
+
+from ..datasets import Dataset, dataset_from
+from ..models import Autoencoder, Backbone, DataSpec, Sampler, model_from
+from ..seeds import derive_seed, digest
+from . import evaluate as evaluation
+from . import train as training
+from .extractors import Extractor
+from .grid import Cell
+from .metrics import Fitted, Metric
+from .provenance import PeakMemory, code_digest, versions
+from .report.pictures import pictures
+from .store import Row, Store
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with the phase, such as ``training``, and how much of it is done of how much."""
+
+
+@lru_cache(maxsize=4)
+def held_dataset(choice: str) -> Dataset:
+    """The dataset of a specification, as JSON; the last few stay in memory."""
+    parsed = json.loads(choice)
+    return dataset_from(parsed["name"], parsed["parameters"])
+
+
+@lru_cache(maxsize=4)
+def held_extractor(name: str, dataset: str, device: str) -> Extractor:
+    return Extractor.choose(name)(held_dataset(dataset), device)
+
+
+def dataset_of(spec: dict[str, Any]) -> Dataset:
+    return held_dataset(json.dumps(spec["dataset"], sort_keys=True))
+
+
+def key_of(spec: dict[str, Any]) -> str:
+    """The hash of everything that could change a cell's numbers.
+
+    That is its specification, the content of its dataset, the code that it runs and the versions
+    of the libraries that compute.
+    """
+    chosen = spec["evaluation"]
+    roots: list[type] = [
+        Dataset.choose(spec["dataset"]["name"]),
+        Autoencoder.choose(spec["model"]["name"]),
+        Extractor.choose(chosen["extractor"]),
+        *(Sampler.choose(sampler["name"]) for sampler in chosen["samplers"]),
+        *(Metric.choose(metric["name"]) for metric in chosen["metrics"]),
+    ]
+    if spec["backbone"]:
+        roots.append(Backbone.choose(spec["backbone"]["name"]))
+    code = code_digest(*roots, training, evaluation)
+    return digest(spec, dataset_of(spec).hash, code, versions())
+
+
+def build(spec: dict[str, Any]) -> Autoencoder:
+    """The untrained model of a specification, its weights drawn from the cell's own stream."""
+    dataset = dataset_of(spec)
+    data = DataSpec(dataset.shape, dataset.classes, len(dataset.split("train")))
+    backbone = None
+    if spec["backbone"]:
+        cls = Backbone.choose(spec["backbone"]["name"])
+        backbone = cls(**cls.complete(spec["backbone"]["parameters"]))
+    torch.manual_seed(derive_seed(*names_of(spec), "weights"))
+    return model_from(spec["model"]["name"], spec["model"]["hyperparameters"], data, backbone)
+
+
+def names_of(spec: dict[str, Any]) -> tuple[object, ...]:
+    """What a cell's random streams are derived from."""
+    return (spec["dataset"]["name"], spec["model"]["name"], spec["seed"])
+
+
+def run_cell(cell: Cell, store: Store, device: str, on_progress: OnProgress) -> None:
+    """Train and score ``cell`` on ``device`` and write it to ``store``.
+
+    Raises:
+        Exception: whatever went wrong; nothing was written then.
+    """
+    spec = cell.spec
+    threads = spec["training"]["threads"]
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        with threadpool_limits(threads):
+            scored(cell, store, torch.device(device), on_progress)
+    finally:
+        torch.set_num_threads(before)
+
+
+def scored(cell: Cell, store: Store, device: torch.device, on_progress: OnProgress) -> None:
+    spec, memory = cell.spec, PeakMemory(device)
+    dataset = dataset_of(spec)
+    model = build(spec)
+    budget = training.Budget.of(spec["training"])
+    trained = training.train(
+        model,
+        dataset,
+        budget,
+        names_of(spec),
+        device,
+        lambda done, total: on_progress("training", done, total),
+    )
+    start = time.perf_counter()
+    chosen = spec["evaluation"]
+    samplers = {
+        choice["name"]: Sampler.choose(choice["name"])(**choice["parameters"])
+        for choice in chosen["samplers"]
+    }
+    extractor = held_extractor(
+        chosen["extractor"], json.dumps(spec["dataset"], sort_keys=True), str(device)
+    )
+    seed = derive_seed(*names_of(spec), "evaluate")
+    fitted = Fitted(model, dataset, extractor, seed, samplers)
+    rows: list[Row] = []
+    for i, choice in enumerate(chosen["metrics"]):
+        on_progress(f"scoring {choice['name']}", i, len(chosen["metrics"]))
+        metric = Metric.choose(choice["name"])(**choice["parameters"])
+        rows += evaluation.evaluate(fitted, [metric])
+    seconds = time.perf_counter() - start
+    costs = {
+        "train_seconds": (trained.seconds, "s"),
+        "evaluate_seconds": (seconds, "s"),
+        "peak_memory": (memory.read(), "MiB"),
+        "parameters": (float(sum(p.numel() for p in model.parameters())), ""),
+        "steps": (float(trained.steps), ""),
+    }
+    rows += [Row(name, value, unit, family="cost") for name, (value, unit) in costs.items()]
+    drawn = pictures(fitted)
+    provenance = {
+        "versions": versions(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "dataset_hash": dataset.hash,
+        "best_epoch": trained.best_epoch,
+        "selection": model.selection,
+        "observation": model.observation.label,
+    }
+    state = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
+    store.write(cell, rows, trained.history, state, drawn, provenance)

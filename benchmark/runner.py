@@ -1,0 +1,216 @@
+"""The main job: a grid in, every cell in the store, rows and tables out."""
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..plugins import InputError, load_file
+from .engines import Engine, Event, Job, OnEvent
+from .grid import Cell, override, read_grid, restrict, specs
+from .store import Store, rows_csv
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ..models import Autoencoder
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run is going to do.
+
+    Attributes:
+        grid: the grid's name.
+        cells: every cell of the grid.
+        missing: those that the store does not have.
+        store: where they go.
+        workers: how many run at once.
+        devices: where.
+    """
+
+    grid: str
+    cells: list[Cell]
+    missing: list[Cell]
+    store: Store
+    workers: int
+    devices: tuple[str, ...]
+
+
+def run(
+    grid: str | Path | Mapping[str, Any],
+    *,
+    datasets: Iterable[str] | None = None,
+    models: Iterable[str] | None = None,
+    seeds: int | None = None,
+    settings: Iterable[str] = (),
+    files: Iterable[str | Path] = (),
+    out: str | Path | None = None,
+    workers: int | None = None,
+    device: str = "auto",
+    wandb: bool = False,
+    on_plan: Callable[[Plan], None] = lambda plan: None,
+    on_event: OnEvent = lambda event: None,
+) -> "pd.DataFrame":
+    """Run the cells of a grid that the store does not have, and return the rows of all it has.
+
+    The rows are also written to the store's folder, as ``rows.csv``, with ``leaderboard.csv`` and
+    ``leaderboard.md``.
+
+    Args:
+        grid: a shipped grid's name, a YAML file, or the settings themselves.
+        datasets: run these of the grid alone.
+        models: run these of the grid, and of ``files``, alone.
+        seeds: run so many seeds, from 0 on, instead of the grid's.
+        settings: changes to the grid, such as ``training.epochs=5``.
+        files: the user's own files; the models they define join the grid.
+        out: the store's folder; ``runs/<grid>`` by default.
+        workers: cells at once; by default one a core on the CPU, one a device on GPUs.
+        device: ``auto``, ``cpu``, ``cuda`` (all of them) or one, such as ``cuda:1``.
+        wandb: log every cell and the leaderboard to Weights & Biases.
+        on_plan: told what is going to be done, before it is.
+        on_event: told what becomes of every cell.
+
+    Raises:
+        InputError: bad input, found before anything is trained.
+        KeyboardInterrupt: the user stopped it; what was finished is in the store and the tables.
+    """
+    paths = tuple(str(Path(file).expanduser().resolve()) for file in files)
+    name, held = read_grid(grid)
+    plan = planned(name, held, datasets, models, seeds, settings, paths, out, workers, device)
+    log = None
+    if wandb:
+        from .report.tracking import WandbLog
+
+        log = WandbLog(plan.grid, plan.store.path)
+    on_plan(plan)
+
+    def listen(event: Event) -> None:
+        if event.kind == "done" and log is not None:
+            log.cell(plan.store.folder(event.cell), event.cell)
+        on_event(event)
+
+    try:
+        if plan.missing:
+            job = Job(plan.store.path.resolve(), paths, plan.devices)
+            Engine.choose("local")(plan.workers).run(plan.missing, job, listen)
+    finally:
+        rows = write_tables(plan.store, plan.cells)
+    if log is not None:
+        log.leaderboard(rows)
+    return rows
+
+
+def planned(
+    name: str,
+    held: dict[str, Any],
+    datasets: Iterable[str] | None,
+    models: Iterable[str] | None,
+    seeds: int | None,
+    settings: Iterable[str],
+    files: tuple[str, ...],
+    out: str | Path | None,
+    workers: int | None,
+    device: str,
+) -> Plan:
+    """The plan of a run; everything that a user can get wrong is found here."""
+    from .cell import key_of
+
+    for assignment in settings:
+        override(held, assignment)
+    for model in defined(files):
+        held["models"].setdefault(model, {})
+    if datasets is not None:
+        held["datasets"] = restrict(held["datasets"], datasets, "dataset")
+        kept = held["per_dataset"].items()
+        held["per_dataset"] = {k: block for k, block in kept if k in held["datasets"]}
+    if models is not None:
+        held["models"] = restrict(held["models"], models, "model")
+    if seeds is not None:
+        held["seeds"] = seeds
+    devices = devices_of(device)
+    if workers is None:
+        workers = len(devices) if devices[0] != "cpu" else os.cpu_count() or 1
+    if workers < 1:
+        raise InputError(f"workers must be 1 or more, not {workers}")
+    cells = [Cell(spec, key_of(spec)) for spec in specs(held, devices[0].partition(":")[0])]
+    store = Store(out if out is not None else Path("runs") / name, create=True)
+    store.clean()
+    missing = [cell for cell in cells if not store.has(cell)]
+    return Plan(name, cells, missing, store, workers, devices)
+
+
+def defined(files: Iterable[str]) -> list[str]:
+    """The models that the user's files define.
+
+    Raises:
+        InputError: a file cannot be imported.
+    """
+    from ..models import Autoencoder
+
+    modules = [load_file(file).__name__ for file in files]
+    return [name for name, cls in Autoencoder.choices().items() if cls.__module__ in modules]
+
+
+def devices_of(device: str) -> tuple[str, ...]:
+    """The devices that ``device`` names.
+
+    Raises:
+        InputError: it names none that is there.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cpu" or (device == "auto" and not count):
+        return ("cpu",)
+    there = tuple(f"cuda:{i}" for i in range(count))
+    if device in ("auto", "cuda") and there:
+        return there
+    if device in there:
+        return (device,)
+    valid = ", ".join(["auto", "cpu", *(["cuda"] if there else []), *there])
+    raise InputError(f"no device {device!r} on this machine; valid: {valid}")
+
+
+def write_tables(store: Store, cells: list[Cell] | None = None) -> "pd.DataFrame":
+    """Write the rows of a store and its leaderboard to its folder; returns the rows."""
+    from .leaderboard import leaderboard
+
+    rows = store.rows(cells)
+    store.write_text("rows.csv", rows_csv(rows))
+    board = leaderboard(rows)
+    store.write_text("leaderboard.csv", board.to_csv())
+    store.write_text("leaderboard.md", board.to_markdown())
+    return rows
+
+
+def load(
+    directory: str | Path, cell: str, files: Iterable[str | Path] = (), device: str = "cpu"
+) -> "Autoencoder":
+    """The trained model of a cell, in evaluation mode. Its checkpoint is read without running code.
+
+    Args:
+        directory: the store's folder.
+        cell: the cell's name or key, or the beginning of one.
+        files: the user's own files, if the model is defined in one.
+        device: where to put it.
+
+    Raises:
+        InputError: no such cell, its model is not defined, or its checkpoint cannot be read.
+    """
+    import torch
+
+    from .cell import build
+
+    for file in files:
+        load_file(file)
+    found, folder = Store(directory).find(cell)
+    model = build(found.spec)
+    try:
+        state = torch.load(folder / "checkpoint.pt", weights_only=True)
+        model.load_state_dict(state)
+    except Exception as error:
+        first = str(error).strip().splitlines()[0]
+        raise InputError(f"{folder / 'checkpoint.pt'} cannot be read: {first}") from None
+    return model.to(device).eval()

@@ -1,0 +1,289 @@
+"""The store: the folder of finished cells, written atomically and read back."""
+
+import csv
+import io
+import json
+import math
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ..plugins import InputError, suggestion
+from ..seeds import digest
+from .grid import Cell, folder_name
+from .provenance import versions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FORMAT = 1
+COLUMNS = [
+    "dataset",
+    "model",
+    "hyperparameters",
+    "backbone",
+    "seed",
+    "sampler",
+    "metric",
+    "value",
+    "unit",
+    "cell",
+]
+"""The columns of ``rows.csv``."""
+DETAILS = ["family", "better", "estimator", "note"]
+"""What rows carry beside them in memory."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of one cell.
+
+    Attributes:
+        metric: its name, with what it must share to be compared in brackets: ``fid[classifier]``.
+        value: NaN where the metric does not apply, or the cell failed.
+        unit: its unit; empty for a bare number.
+        family: the family of metrics, ``cost`` or ``status``.
+        better: ``higher``, ``lower``, or empty where it is not ranked.
+        sampler: the sampler that it scores; empty where it scores the model itself.
+        estimator: how it was estimated, in words.
+        note: why the value is missing.
+    """
+
+    metric: str
+    value: float
+    unit: str = ""
+    family: str = ""
+    better: str = ""
+    sampler: str = ""
+    estimator: str = ""
+    note: str = ""
+
+
+class Store:
+    """A folder of finished cells.
+
+    ``cells/<name>/`` has a finished cell: ``cell.json`` (specification and provenance),
+    ``metrics.json``, ``history.json``, ``checkpoint.pt`` and ``pictures/``. ``failed/<name>.json``
+    has what became of a cell that failed. A cell is written under ``under_way/`` and renamed, so a
+    folder in ``cells/`` is always whole.
+
+    Args:
+        path: the folder; with ``create`` it is made where it is missing.
+
+    Raises:
+        InputError: it is no store, is one of another format, or may not be written.
+    """
+
+    def __init__(self, path: str | Path, create: bool = False) -> None:
+        self.path = Path(path).expanduser()
+        self.cells, self.failed = self.path / "cells", self.path / "failed"
+        self.under_way = self.path / "under_way"
+        marker = self.path / "store.json"
+        try:
+            if create:
+                for folder in (self.cells, self.failed, self.under_way):
+                    folder.mkdir(parents=True, exist_ok=True)
+                if not marker.exists():
+                    about = {"format": FORMAT, "aebench": versions()["aebench"]}
+                    self.write_text("store.json", json.dumps(about))
+            held = json.loads(marker.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(f"{self.path} is not a folder of results of `aebench run`") from None
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.path} cannot be used: {error}") from None
+        if not isinstance(held, dict) or held.get("format") != FORMAT:
+            made = held.get("format") if isinstance(held, dict) else held
+            raise InputError(
+                f"{self.path} has results in format {made!r}, this version of aebench reads "
+                f"format {FORMAT}: use another folder"
+            )
+
+    def clean(self) -> None:
+        """Remove what cells under way left when they were killed."""
+        for left in self.under_way.iterdir():
+            shutil.rmtree(left, ignore_errors=True)
+
+    def folder(self, cell: Cell) -> Path:
+        """Where ``cell`` lies once it is finished."""
+        return self.cells / folder_name(cell.spec, cell.key)
+
+    def has(self, cell: Cell) -> bool:
+        """Whether ``cell`` is finished."""
+        return self.folder(cell).is_dir()
+
+    def write(
+        self,
+        cell: Cell,
+        rows: list[Row],
+        history: list[dict[str, float]],
+        state: Mapping[str, Any],
+        pictures: Mapping[str, Any],
+        provenance: Mapping[str, Any],
+    ) -> None:
+        """Write a finished cell, whole or not at all.
+
+        Args:
+            cell: the cell.
+            rows: its numbers.
+            history: the terms of every epoch.
+            state: the weights.
+            pictures: uint8 arrays (H, W, 3) by name.
+            provenance: versions, device and what else a reader may ask.
+        """
+        import torch
+        from PIL import Image
+
+        name = folder_name(cell.spec, cell.key)
+        part = self.under_way / f"{name}.{os.getpid()}"
+        shutil.rmtree(part, ignore_errors=True)
+        (part / "pictures").mkdir(parents=True)
+        torch.save(dict(state), part / "checkpoint.pt")
+        for title, picture in pictures.items():
+            Image.fromarray(picture).save(part / "pictures" / f"{title}.png")
+        about = {"key": cell.key, "spec": cell.spec, "provenance": dict(provenance)}
+        for file, content in (
+            ("cell.json", about),
+            ("history.json", history),
+            ("metrics.json", [asdict(row) for row in rows]),
+        ):
+            (part / file).write_text(to_json(content), encoding="utf-8")
+        target = self.folder(cell)
+        try:
+            part.rename(target)
+        except OSError:
+            if not target.is_dir():  # else another run finished the same cell first
+                raise
+            shutil.rmtree(part)
+        self.failure(cell).unlink(missing_ok=True)
+
+    def failure(self, cell: Cell) -> Path:
+        """Where it is written what became of ``cell`` if it failed."""
+        return self.failed / f"{folder_name(cell.spec, cell.key)}.json"
+
+    def fail(self, cell: Cell, message: str) -> None:
+        """Write down that ``cell`` failed, and why, in one line."""
+        about = {"key": cell.key, "spec": cell.spec, "error": " ".join(message.split())[:1000]}
+        self.write_text(f"failed/{self.failure(cell).name}", to_json(about))
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a file of the store, whole or not at all."""
+        part = self.path / f"{name}.{os.getpid()}.part"
+        part.write_text(text, encoding="utf-8")
+        part.replace(self.path / name)
+
+    def finished(self) -> Iterator[tuple[Cell, Path]]:
+        """Every finished cell with its folder, by name."""
+        for folder in sorted(self.cells.iterdir()):
+            about = read_json(folder / "cell.json")
+            yield Cell(about["spec"], about["key"]), folder
+
+    def find(self, name: str) -> tuple[Cell, Path]:
+        """The finished cell whose folder's name or key begins with ``name``.
+
+        Raises:
+            InputError: none does, or several do.
+        """
+        found = {}
+        for cell, folder in self.finished():
+            if folder.name == name or cell.key == name:
+                return cell, folder
+            if name and (folder.name.startswith(name) or cell.key.startswith(name)):
+                found[folder.name] = (cell, folder)
+        if len(found) == 1:
+            return next(iter(found.values()))
+        if found:
+            raise InputError(f"{name!r} is the beginning of several cells: {', '.join(found)}")
+        names = [folder.name for _, folder in self.finished()]
+        raise InputError(f"no cell {name!r} in {self.path}{suggestion(name, names)}")
+
+    def rows(self, planned: list[Cell] | None = None) -> "pd.DataFrame":
+        """The rows of every finished and failed cell: ``COLUMNS`` and ``DETAILS``.
+
+        Where several cells have one specification (made by other code or versions) the planned one
+        counts, or else the one finished last.
+        """
+        import pandas as pd
+
+        wanted = {cell.key for cell in planned or []}
+        latest: dict[str, tuple[bool, float, Cell, list[dict[str, Any]]]] = {}
+        for cell, folder in self.finished():
+            held = read_json(folder / "metrics.json")
+            finished = (folder / "cell.json").stat().st_mtime
+            entry = (cell.key in wanted, finished, cell, held)
+            identity = digest(cell.spec)
+            if identity not in latest or entry[:2] > latest[identity][:2]:
+                latest[identity] = entry
+        for path in sorted(self.failed.glob("*.json")):
+            about = read_json(path)
+            cell = Cell(about["spec"], about["key"])
+            failed = Row("failed", math.nan, family="status", note=about["error"])
+            latest.setdefault(digest(cell.spec), (False, 0.0, cell, [asdict(failed)]))
+        records = [
+            {
+                "dataset": cell.dataset,
+                "model": cell.model,
+                "hyperparameters": compact(cell.spec["model"]["hyperparameters"]),
+                "backbone": cell.backbone,
+                "seed": cell.seed,
+                "cell": folder_name(cell.spec, cell.key),
+                **row,
+                "value": math.nan if row["value"] is None else row["value"],
+            }
+            for *_, cell, held in latest.values()
+            for row in held
+        ]
+        frame = pd.DataFrame(records, columns=[*COLUMNS, *DETAILS])
+        keys = ["dataset", "model", "hyperparameters", "backbone", "seed", "cell"]
+        return frame.sort_values(keys, kind="stable", ignore_index=True)
+
+
+def to_json(content: Any) -> str:
+    """``content`` as JSON, numbers that are not finite as null."""
+
+    def clean(value: Any) -> Any:
+        if isinstance(value, float):
+            return value if math.isfinite(value) else None
+        if isinstance(value, Mapping):
+            return {k: clean(v) for k, v in value.items()}
+        if isinstance(value, list | tuple):
+            return [clean(v) for v in value]
+        return value
+
+    return json.dumps(clean(content), indent=1, allow_nan=False)
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file of a store.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"{path} cannot be read: {error}; remove its cell to run it again"
+        ) from None
+
+
+def compact(value: Mapping[str, Any]) -> str:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+
+
+def rows_csv(rows: "pd.DataFrame") -> str:
+    """``rows.csv``: the columns ``COLUMNS``, values to the last bit.
+
+    What does not apply is ``n/a``; the row of a failed cell has its error as the unit.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows.to_dict("records"):
+        if row["family"] == "status":
+            row["unit"] = row["note"]
+        row["value"] = "n/a" if math.isnan(row["value"]) else repr(float(row["value"]))
+        writer.writerow([row[column] for column in COLUMNS])
+    return out.getvalue()

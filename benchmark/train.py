@@ -1,0 +1,253 @@
+"""One training: a model, a dataset and a budget in, the model of the best epoch out."""
+
+import logging
+import math
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from ..datasets import Dataset, Split
+from ..models import Autoencoder, Batch, ClosedForm
+from ..plugins import InputError, checked, suggestion
+from ..seeds import derive_seed
+
+OnEpoch = Callable[[int, int], None]
+"""Called with the number of epochs done and the number in all."""
+
+
+class TrainingFailed(Exception):
+    """The training cannot go on: its loss is not finite."""
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a training may spend, the same for every variant of a grid.
+
+    Attributes:
+        epochs: passes over the training split.
+        batch_size: images a step; a last, smaller batch is left out, a new one every epoch.
+        lr: Adam's learning rate.
+        threads: CPU threads; they are part of the specification because sums depend on them.
+    """
+
+    epochs: int = 50
+    batch_size: int = 100
+    lr: float = 1e-3
+    threads: int = 1
+
+    @classmethod
+    def of(cls, given: dict[str, Any]) -> "Budget":
+        """The budget that a grid states, checked.
+
+        Raises:
+            InputError: an unknown key, or a value of the wrong type or out of range.
+        """
+        known = {name: f.type for name, f in cls.__dataclass_fields__.items()}
+        for key in given:
+            if key not in known:
+                raise InputError(f"unknown training setting {key!r}{suggestion(key, known)}")
+        budget = cls(**{k: checked(v, known[k], f"training: {k}") for k, v in given.items()})
+        for key in known:
+            if not (getattr(budget, key) > 0 and math.isfinite(getattr(budget, key))):
+                raise InputError(f"training: {key} must be positive, not {getattr(budget, key)}")
+        return budget
+
+
+@dataclass
+class Trained:
+    """What a training leaves beside the fitted model.
+
+    Attributes:
+        history: a dict an epoch: ``epoch``, every term as ``train/<term>`` and ``val/<term>``.
+        best_epoch: the epoch whose weights were kept, from 1; 0 for a closed form.
+        steps: the number of batches trained on.
+        seconds: wall time.
+    """
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    steps: int = 0
+    seconds: float = 0.0
+
+
+class Loader:
+    """Batches of a split that lives on the device as uint8, converted there.
+
+    Args:
+        split: the images.
+        batch_size: images a batch.
+        seed: shuffles anew every epoch and drops a last, smaller batch; None keeps the order and
+            every image.
+    """
+
+    def __init__(self, split: Split, batch_size: int, seed: int | None = None) -> None:
+        self.split, self.batch_size = split, min(batch_size, len(split))
+        self.generator = None if seed is None else torch.Generator().manual_seed(seed)
+
+    def __len__(self) -> int:
+        whole, rest = divmod(len(self.split), self.batch_size)
+        return whole + (self.generator is None and rest > 0)
+
+    def __iter__(self) -> Iterator[Batch]:
+        if self.generator is None:
+            for images, labels in self.split.batches(self.batch_size):
+                yield Batch(images.float() / 255, labels)
+            return
+        held = self.split.pixels if self.split.pixels is not None else self.split.factors
+        assert held is not None
+        order = torch.randperm(len(self.split), generator=self.generator).to(held.device)
+        for index in order.split(self.batch_size)[: len(self)]:
+            labels = None if self.split.labels is None else self.split.labels[index]
+            yield Batch(self.split.images(index).float() / 255, labels)
+
+
+class Watch(Callback):
+    """Averages the terms of every epoch, keeps the best weights, and reports progress.
+
+    Terms are summed on the device and read once an epoch. Validation draws from a stream of its
+    own, the same every epoch, so that it neither shifts the training's nor favours an epoch.
+    """
+
+    def __init__(self, model: Autoencoder, seed: int, on_epoch: OnEpoch) -> None:
+        self.model, self.seed, self.on_epoch = model, seed, on_epoch
+        self.trained = Trained()
+        self.best, self.best_state = math.inf, state_of(model)
+        self.sums: dict[str, tuple[Tensor, int]] = {}
+
+    def add(self, prefix: str, terms: Any, batch: Batch) -> None:
+        n = len(batch.x)
+        for name, term in terms.items():
+            total, count = self.sums.get(f"{prefix}/{name}", (0.0, 0))
+            self.sums[f"{prefix}/{name}"] = (total + n * term.detach(), count + n)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self.add("train", outputs, batch)
+        self.trained.steps += 1
+
+    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.stream = torch.random.fork_rng(
+            devices=[module.device] if module.device.type == "cuda" else []
+        )
+        self.stream.__enter__()
+        torch.manual_seed(self.seed)
+
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        self.stream.__exit__(None, None, None)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        self.add("val", outputs, batch)
+
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
+        means = torch.stack([total / count for total, count in self.sums.values()]).tolist()
+        record = dict(zip(self.sums, means))
+        self.sums = {}
+        self.trained.history.append({"epoch": epoch, **record})
+        for name, value in record.items():
+            if not math.isfinite(value):
+                raise TrainingFailed(f"{name} became {value} in epoch {epoch}")
+        chosen = record[f"val/{self.model.selection}"]
+        if chosen < self.best:
+            self.best, self.best_state = chosen, state_of(self.model)
+            self.trained.best_epoch = epoch
+        self.on_epoch(epoch, trainer.max_epochs or epoch)
+
+
+def state_of(model: Autoencoder) -> dict[str, Tensor]:
+    """A copy of the model's weights and buffers."""
+    return {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+
+def train(
+    model: Autoencoder,
+    dataset: Dataset,
+    budget: Budget,
+    names: tuple[object, ...],
+    device: torch.device | str = "cpu",
+    on_epoch: OnEpoch = lambda done, total: None,
+) -> Trained:
+    """Fit ``model`` to the training split; the validation split picks the epoch that is kept.
+
+    The model is left on ``device``, in evaluation mode.
+
+    Args:
+        model: untrained.
+        dataset: read by its train and val splits alone.
+        budget: epochs, batch size, learning rate.
+        names: what every random stream of this training is derived from.
+        device: where to train.
+        on_epoch: told of progress.
+
+    Raises:
+        TrainingFailed: a term of the loss is not finite.
+        KeyboardInterrupt: the user stopped it.
+    """
+    device = torch.device(device)
+    start = time.perf_counter()
+    model.to(device)
+    train_split = dataset.split("train").to(device)
+    torch.manual_seed(derive_seed(*names, "train"))
+    if isinstance(model, ClosedForm):
+        model.fit(train_split.images().float() / 255, derive_seed(*names, "fit"))
+        if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
+            raise TrainingFailed("the fit is not finite")
+        model.eval()
+        return Trained(seconds=time.perf_counter() - start)
+    loader = Loader(train_split, budget.batch_size, derive_seed(*names, "order"))
+    model.lr = budget.lr
+    model.initialise(train_split.images(slice(1024)).float() / 255)
+    watch = Watch(model, derive_seed(*names, "validation"), on_epoch)
+    with quiet():
+        trainer = Trainer(
+            accelerator="gpu" if device.type == "cuda" else "cpu",
+            devices=[device.index or 0] if device.type == "cuda" else 1,
+            max_epochs=budget.epochs,
+            callbacks=[watch],
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+        )
+        try:
+            trainer.fit(model, loader, Loader(dataset.split("val").to(device), 500))
+        except SystemExit:  # what Lightning makes of Ctrl-C
+            raise KeyboardInterrupt from None
+    model.load_state_dict(watch.best_state)
+    model.to(device).eval()
+    watch.trained.seconds = time.perf_counter() - start
+    return watch.trained
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Keep Lightning from printing: only the CLI prints."""
+    loggers = [logging.getLogger(f"{n}.pytorch") for n in ("lightning", "pytorch_lightning")]
+    loggers += [logging.getLogger("pytorch_lightning"), logging.getLogger("lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels):
+                logger.setLevel(level)
