@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: benchmark test test-all lint wheel clean
+.PHONY: benchmark test test-all lint wheel docs clean
 
 # Trains, scores and ranks the grid `quick`; what is in runs/quick already is not trained again.
 benchmark: $(READY)
@@ -30,6 +30,10 @@ lint: $(READY)
 wheel: $(READY)
 	rm -rf build/wheel && $(BIN)/python -m build --wheel --outdir build/wheel . >build/wheel.log
 	$(BIN)/python tests/check_wheel.py build/wheel/*.whl
+
+# Writes the README's tables of what there is.
+docs: $(READY)
+	$(BIN)/python -m aebench.benchmark.catalogue README.md
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

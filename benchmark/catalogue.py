@@ -1,7 +1,9 @@
 """What can be chosen, read off the registry: for `aebench list` and the README's tables."""
 
 import inspect
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import yaml
 
@@ -18,8 +20,14 @@ class Entry:
     parameters: tuple[str, ...] = ()
 
 
+KINDS = ("datasets", "models", "backbones", "samplers", "metrics", "extractors", "grids")
+MARKS = ("<!-- catalogue -->\n", "<!-- /catalogue -->")
+
+
 def catalogue(kind: str) -> list[Entry]:
     """The choices of a kind, such as ``models``, in alphabetical order."""
+    if kind == "grids":
+        return grids()
     from ..datasets import Dataset
     from ..models import Autoencoder, Backbone, Sampler
     from .extractors import Extractor
@@ -59,3 +67,28 @@ def grids() -> list[Entry]:
         held = yaml.safe_load(path.read_text(encoding="utf-8"))
         found.append(Entry(name, " ".join(str(held.get("description", "")).split())))
     return found
+
+
+def markdown() -> str:
+    """A table of every kind."""
+    lines = []
+    for kind in KINDS:
+        lines += [f"### {kind.capitalize()}", "", "| name | what it is | parameters |"]
+        lines += ["| --- | --- | --- |"]
+        for entry in catalogue(kind):
+            given = ", ".join(f"`{parameter}`" for parameter in entry.parameters)
+            lines.append(f"| `{entry.name}` | {entry.about.replace('|', '&#124;')} | {given} |")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def with_catalogue(text: str) -> str:
+    """A page with the tables between its marks made anew."""
+    before, _, rest = text.partition(MARKS[0])
+    _, _, after = rest.partition(MARKS[1])
+    return f"{before}{MARKS[0]}\n{markdown()}{MARKS[1]}{after}"
+
+
+if __name__ == "__main__":
+    page = Path(sys.argv[1])
+    page.write_text(with_catalogue(page.read_text(encoding="utf-8")), encoding="utf-8")

@@ -33,7 +33,9 @@ def run(
     grid: Annotated[str, typer.Argument(metavar="GRID", help="A shipped grid or a YAML file.")],
     datasets: Annotated[str | None, typer.Option(help="Only these of the grid: a,b.")] = None,
     models: Annotated[str | None, typer.Option(help="Only these of the grid: a,b.")] = None,
-    seeds: Annotated[int | None, typer.Option(help="So many seeds, from 0 on.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(parser=int, metavar="N", help="So many seeds, from 0 on.")
+    ] = None,
     settings: Annotated[
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Change the grid: training.epochs=5."),
@@ -44,7 +46,8 @@ def run(
     ] = None,
     out: Annotated[str | None, typer.Option(help="The folder of results [runs/GRID].")] = None,
     workers: Annotated[
-        int | None, typer.Option(help="Cells at once [one a core, or one a GPU].")
+        int | None,
+        typer.Option(parser=int, metavar="N", help="Cells at once [one a core, or one a GPU]."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or one, such as cuda:1.")] = "auto",
     wandb: Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases.")] = False,
@@ -76,7 +79,7 @@ def run(
         stopped(display)
     from .leaderboard import leaderboard
 
-    typer.echo(leaderboard(rows).to_text(width()))
+    typer.echo(leaderboard(rows).to_text(width(), bold=sys.stdout.isatty()))
     typer.echo(display.summary())
     if display.failures:
         raise typer.Exit(1)
@@ -108,7 +111,7 @@ def table(
     if metric is not None:
         board = board.only(metric)
     made = {
-        "text": lambda: board.to_text(width()),
+        "text": lambda: board.to_text(width(), bold=sys.stdout.isatty()),
         "md": board.to_markdown,
         "csv": board.to_csv,
         "latex": board.to_latex,
@@ -126,17 +129,12 @@ def list_(
     """List what can be chosen, with its parameters."""
     if kind not in KINDS:
         raise InputError(f"cannot list {kind!r}{suggestion(kind, KINDS)}")
-    from .catalogue import catalogue, grids
+    from ..plugins import load_file
+    from .catalogue import catalogue
 
-    if kind == "grids":
-        entries = grids()
-    else:
-        from ..plugins import load_file
-
-        for file in files or []:
-            load_file(file)
-        entries = catalogue(kind)
-    for entry in entries:
+    for file in files or []:
+        load_file(file)
+    for entry in catalogue(kind):
         typer.echo(typer.style(entry.name, bold=True) + (f"  {entry.about}" if entry.about else ""))
         if entry.parameters:
             typer.echo("    " + ", ".join(entry.parameters))

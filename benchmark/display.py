@@ -108,4 +108,6 @@ class Display:
         if self.failures:
             lines.append(f"{len(self.failures)} failed; the same command tries them again:")
             lines += [f"  {cell.title}: {error}" for cell, error in self.failures]
+        if self.plan.sync:
+            lines.append(f"Weights & Biases logged offline; to send it: {self.plan.sync}")
         return "\n".join(lines)

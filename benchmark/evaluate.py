@@ -24,7 +24,8 @@ def evaluate(fitted: Fitted, metrics: list[Metric]) -> list[Row]:
                     estimator = metric.estimator(fitted)
                 except NotApplicable as reason:
                     note = str(reason)
-            qualifier = metric.qualifier(fitted)
+            # What a model lacks altogether it lacks under every qualifier.
+            qualifier = "" if metric.lacks(fitted) else metric.qualifier(fitted)
             for quantity in metric.quantities:
                 rows.append(
                     Row(

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +28,7 @@ class Plan:
         store: where they go.
         workers: how many run at once.
         devices: where.
+        sync: the command that sends what Weights & Biases logged offline; empty without.
     """
 
     grid: str
@@ -36,6 +37,7 @@ class Plan:
     store: Store
     workers: int
     devices: tuple[str, ...]
+    sync: str = ""
 
 
 def run(
@@ -84,6 +86,7 @@ def run(
         from .report.tracking import WandbLog
 
         log = WandbLog(plan.grid, plan.store.path)
+        plan = replace(plan, sync=log.sync_command)
     on_plan(plan)
 
     def listen(event: Event) -> None:

@@ -160,7 +160,7 @@ class Dataset(Plugin, kind="dataset"):
             for held in (pixels, split.labels, split.factors):
                 if held is not None:
                     digest.update(f"{tuple(held.shape)} {held.dtype}".encode())
-                    digest.update(held.cpu().contiguous().numpy())
+                    digest.update(held.cpu().contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
     def permuted(

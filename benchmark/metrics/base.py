@@ -1,21 +1,22 @@
 """What a metric is, and the view of a fitted model and a dataset that it is given."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 from ...datasets import Dataset, Split, SplitName
 from ...models import Autoencoder, Sampler
-from ...plugins import Plugin
+from ...plugins import InputError, Plugin
 from ...seeds import derive_seed
 from ..extractors import Extractor
 
 Direction = Literal["higher", "lower"]
+T = TypeVar("T")
 FAMILIES = (
     "reconstruction",
     "likelihood",
@@ -111,6 +112,18 @@ class Metric(Plugin, kind="metric"):
         missing = [method for method in self.needs if not model.offers(method)]
         return f"the model has no {missing[0]}" if missing else ""
 
+    def at_least(self, least: int, **values: int | None) -> None:
+        """Refuse parameters below ``least``; None passes.
+
+        Raises:
+            InputError: a value is below.
+        """
+        for key, value in values.items():
+            if value is not None and value < least:
+                raise InputError(
+                    f"metric {self.name!r}: {key} must be {least} or more, not {value}"
+                )
+
 
 class Fitted:
     """A fitted model and its dataset, as metrics see them.
@@ -140,7 +153,7 @@ class Fitted:
     ) -> None:
         self.model, self.dataset, self.extractor = model.eval(), dataset, extractor
         self.seed, self.samplers, self.batch_size = seed, samplers or {}, batch_size
-        self._held: dict[Any, Any] = {}
+        self._held: dict[Hashable, Any] = {}
         self._ready: set[str] = set()
 
     @property
@@ -161,24 +174,29 @@ class Fitted:
 
     def split(self, name: SplitName) -> Split:
         """The split, on the model's device."""
-        return self._once(("split", name), lambda: self.dataset.split(name).to(self.device))
+        return self.once(("split", name), lambda: self.dataset.split(name).to(self.device))
 
     def batches(
         self, name: SplitName, limit: int | None = None
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """The first ``limit`` images of a split in order: float32 (b, C, H, W) in [0, 1], labels."""
+        """The first ``limit`` images of a split, float32 (b, C, H, W) in [0, 1], and labels."""
         for images, labels in self.split(name).take(slice(limit)).batches(self.batch_size):
             yield as_float(images), labels
 
     @torch.no_grad()
     def codes(self, name: SplitName, limit: int | None = None) -> Tensor:
-        """The deterministic codes of a split's first ``limit`` images, (n, …), on the device."""
+        """The deterministic codes of a split's first ``limit`` images, (n, …), on the device.
+
+        Raises:
+            NotApplicable: a code is not finite.
+        """
 
         def compute() -> Tensor:
-            return torch.cat([self.model.code(x, y) for x, y in self.batches(name, limit)])
+            codes = [self.model.code(x, y) for x, y in self.batches(name, limit)]
+            return finite(torch.cat(codes), "codes")
 
         limit = min(limit or len(self.split(name)), len(self.split(name)))
-        return self._once(("codes", name, limit), compute)
+        return self.once(("codes", name, limit), compute)
 
     def embeddings(self, name: SplitName, limit: int | None = None) -> Tensor:
         """The embeddings of a split's first ``limit`` images, float32 (n, d), on the CPU."""
@@ -198,41 +216,52 @@ class Fitted:
 
     @torch.no_grad()
     def reconstructions(self, name: SplitName = "test") -> Tensor:
-        """The reconstructions of a split, float32 (n, C, H, W) in [0, 1], on the CPU."""
+        """The reconstructions of a split, float32 (n, C, H, W) in [0, 1], on the CPU.
+
+        Raises:
+            NotApplicable: a pixel is not finite.
+        """
 
         def compute() -> Tensor:
-            return torch.cat([self.model.reconstruct(x, y).cpu() for x, y in self.batches(name)])
+            images = [self.model.reconstruct(x, y).cpu() for x, y in self.batches(name)]
+            return finite(torch.cat(images), "reconstructions")
 
-        return self._once(("reconstructions", name), compute)
+        return self.once(("reconstructions", name), compute)
 
     @torch.no_grad()
     def represent(self, factors: Tensor) -> Tensor:
         """The embeddings of any factors int64 (n, K), float32 (n, d), on the CPU.
 
         Raises:
-            NotApplicable: the dataset does not have every combination of factors.
+            NotApplicable: the dataset does not have every combination of factors, or a code is
+                not finite.
         """
         if not self.dataset.renders:
             raise NotApplicable("the dataset does not have every combination of its factors")
         parts = []
         for some in factors.to(self.device).split(self.batch_size):
             parts.append(self.model.embed(as_float(self.dataset.render(some)), None).float().cpu())
-        return torch.cat(parts)
+        return finite(torch.cat(parts), "codes")
 
     @torch.no_grad()
-    def decode(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
-        """The images of codes (n, …) as uint8 (n, C, H, W), on the CPU.
+    def mean_images(self, codes: Tensor, labels: Tensor | None = None) -> Iterator[Tensor]:
+        """The images of codes (n, …) in batches: float32 (b, C, H, W) in [0, 1], on the device.
 
         Args:
             codes: the codes.
             labels: their labels, for a conditional model.
+
+        Raises:
+            NotApplicable: a pixel is not finite.
         """
-        parts = []
         for start in range(0, len(codes), self.batch_size):
             some = slice(start, start + self.batch_size)
             y = None if labels is None else labels[some].to(self.device)
-            parts.append(as_uint8(self.model.decode(codes[some].to(self.device), y)).cpu())
-        return torch.cat(parts)
+            yield finite(self.model.decode(codes[some].to(self.device), y), "decoded images")
+
+    def decode(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
+        """What :meth:`mean_images` gives as uint8 (n, C, H, W), on the CPU."""
+        return torch.cat([as_uint8(some).cpu() for some in self.mean_images(codes, labels)])
 
     def samples(self, sampler: str, n: int) -> Tensor:
         """``n`` images drawn by a sampler, uint8 (n, C, H, W), on the CPU.
@@ -259,8 +288,9 @@ class Fitted:
                     labels = held[torch.randint(len(held), (n,))]
                 return self.decode(codes, labels)
 
-        return self._once(("samples", sampler, n), compute)
+        return self.once(("samples", sampler, n), compute)
 
+    @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         """The extractor's features of images uint8 (n, C, H, W): float64 (n, k), on the CPU."""
         parts = [
@@ -278,14 +308,15 @@ class Fitted:
 
         return self.extractor.cached(f"{name}-{limit}", compute)
 
-    def _once(self, key: Any, compute: Any) -> Any:
+    def once(self, key: Hashable, compute: Callable[[], T]) -> T:
+        """What ``compute`` gives, computed once for ``key``: metrics share work by it."""
         if key not in self._held:
             self._held[key] = compute()
         return self._held[key]
 
     @cached_property
     def generated(self) -> int:
-        """How many images a generation metric draws by default: the test split's, at most 10,000."""
+        """How many images a generation metric draws: as many as test has, at most 10,000."""
         return min(10_000, len(self.dataset.split("test")))
 
 
@@ -297,3 +328,14 @@ def as_float(images: Tensor) -> Tensor:
 def as_uint8(images: Tensor) -> Tensor:
     """Float images as uint8: clamped to [0, 1], then rounded, once and alike for all."""
     return images.clamp(0, 1).mul(255).round().to(torch.uint8)
+
+
+def finite(values: Tensor, what: str) -> Tensor:
+    """``values``, none of which may be infinite or NaN: a score of them would mean nothing.
+
+    Raises:
+        NotApplicable: one is.
+    """
+    if not bool(values.isfinite().all()):
+        raise NotApplicable(f"the {what} are not finite")
+    return values

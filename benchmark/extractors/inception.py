@@ -1,0 +1,97 @@
+"""Inception-2015 as NVIDIA scripted it: the features of the published FID."""
+
+import hashlib
+import os
+import warnings
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...plugins import InputError
+from ..cache import cache_folder
+from .base import Extractor
+
+FILE = "inception-2015-12-05.pt"
+URL = f"https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained/metrics/{FILE}"
+SHA256 = "f58cb9b6ec323ed63459aa4fb441fe750cfe39fafad6da5cb504a16f19e958f4"
+AT_ONCE = 50
+"""Images at a time: each is 299 pixels wide inside the network, whatever its own size."""
+
+
+class Inception(Extractor):
+    """The 2048 features of ``pool_3`` of the Inception network of 2015, TensorFlow's weights.
+
+    NVIDIA's TorchScript file takes uint8 images of any size and resizes them to 299 pixels as the
+    original program does. Grey images are repeated to three channels. The file is looked for at
+    ``$AEBENCH_INCEPTION``, then in the cache folder, then downloaded there. Szegedy et al. 2015,
+    arXiv:1512.00567; Heusel et al. 2017, arXiv:1706.08500.
+    """
+
+    name = "inception"
+    description = "2048 features of Inception-2015, those of the published FID"
+
+    def why_not(self) -> str:
+        channels = self.dataset.shape[0]
+        return "" if channels in (1, 3) else f"inception reads grey or RGB, not {channels} channels"
+
+    @property
+    def fingerprint(self) -> str:
+        return SHA256
+
+    @property
+    def label(self) -> str:
+        return "inception-2015-12-05"
+
+    @torch.no_grad()
+    def features(self, images: Tensor) -> Tensor:
+        if why := self.why_not():
+            raise InputError(why)
+        parts = []
+        for some in images.split(AT_ONCE):
+            parts.append(self._net(some.expand(-1, 3, -1, -1), return_features=True))
+        return torch.cat(parts)
+
+    @cached_property
+    def _net(self) -> Any:
+        path = inception_file()
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            return torch.jit.load(str(path), map_location=self.device).eval()
+
+
+def inception_file() -> Path:
+    """The path of the network's file, checked against its hash.
+
+    Raises:
+        InputError: it is not the right file, or cannot be had.
+    """
+    if named := os.environ.get("AEBENCH_INCEPTION"):
+        path = Path(named).expanduser()
+        if not path.is_file():
+            raise InputError(f"$AEBENCH_INCEPTION: no such file: {path}")
+        if not genuine(path):
+            raise InputError(f"$AEBENCH_INCEPTION: {path} is not {FILE}: its SHA-256 differs")
+        return path
+    path = cache_folder() / FILE
+    if not (path.is_file() and genuine(path)):
+        try:
+            import pooch
+
+            pooch.get_logger().setLevel("WARNING")
+            pooch.retrieve(URL, f"sha256:{SHA256}", FILE, cache_folder())
+        except Exception as error:
+            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise InputError(
+                f"cannot download {URL} ({reason}): put the file at {path}, "
+                "or its path in $AEBENCH_INCEPTION"
+            ) from error
+    return path
+
+
+def genuine(path: Path) -> bool:
+    """Whether the file at ``path`` has the right hash."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() == SHA256

@@ -1,0 +1,452 @@
+"""The leaderboard: a store's rows as one line a model, with means, intervals and ranks."""
+
+import json
+import math
+import statistics
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from ..plugins import InputError, suggestion
+from .report import tables
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+FAMILIES = (
+    "reconstruction",
+    "likelihood",
+    "generation",
+    "disentanglement",
+    "interpolation",
+    "clustering",
+    "classification",
+    "cost",
+)
+"""The order of the families in tables. Stated here too, so that no table has to import torch."""
+KEYS = ["dataset", "model", "hyperparameters", "backbone", "seed", "sampler", "metric", "cell"]
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric of one line over seeds.
+
+    Attributes:
+        mean: the mean of the seeds' values; NaN where there is none.
+        half: the half-width of its 95 % interval; NaN of fewer than two seeds.
+        n: the number of seeds that have a value.
+        missing: the number of finished seeds that have none (n/a).
+    """
+
+    mean: float
+    half: float
+    n: int
+    missing: int
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is known of a metric beside its values.
+
+    Attributes:
+        name: its name in rows, such as ``fid[classifier]``.
+        family: its family.
+        better: ``higher``, ``lower``, or empty where it is not ranked.
+        unit: its unit; empty for a bare number.
+    """
+
+    name: str
+    family: str
+    better: str
+    unit: str
+
+    @property
+    def ranked(self) -> bool:
+        return self.better in ("higher", "lower") and self.family != "cost"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line: a model with its hyper-parameters, on a backbone, under a sampler.
+
+    Attributes:
+        label: the model with the hyper-parameters that vary in its dataset, ``beta_vae(beta=4)``.
+        model: its name.
+        hyperparameters: all of them, as compact JSON.
+        backbone: the networks.
+        sampler: the sampler; empty where none can serve the model, or none was scored.
+        seeds: the number of seeds that finished.
+        failed: the number of cells that failed.
+        scores: every metric's score by the metric's name.
+        rank: its place by :func:`mean_ranks`; NaN where there is none.
+    """
+
+    label: str
+    model: str
+    hyperparameters: str
+    backbone: str
+    sampler: str
+    seeds: int
+    failed: int
+    scores: Mapping[str, Score]
+    rank: float = math.nan
+
+    def mean(self, metric: str) -> float:
+        """The mean of ``metric``, NaN where the line has none."""
+        return self.scores[metric].mean if metric in self.scores else math.nan
+
+    @property
+    def order(self) -> tuple[Any, ...]:
+        """What lines are sorted by: rank, then name."""
+        unranked = math.isnan(self.rank)
+        name = (self.label, self.backbone, self.sampler, self.hyperparameters)
+        return (unranked, 0.0 if unranked else self.rank, *name)
+
+
+@dataclass(frozen=True, order=True)
+class Absence:
+    """A value that a line lacks: why, of which metric, and on which line."""
+
+    reason: str
+    metric: str
+    label: str
+    sampler: str
+
+
+@dataclass(frozen=True)
+class Board:
+    """The leaderboard of one dataset.
+
+    Attributes:
+        dataset: its label.
+        lines: best first.
+        measures: its metrics in the order of the columns.
+        ranked_by: the names of the metrics that the rank is computed on.
+        absences: why values are missing, each once, sorted.
+        estimators: how each metric was estimated, each way once, by the metric's name.
+        failures: which cell failed and its error, sorted.
+        remarks: what else a reader must know.
+    """
+
+    dataset: str
+    lines: tuple[Line, ...]
+    measures: tuple[Measure, ...]
+    ranked_by: tuple[str, ...] = ()
+    absences: tuple[Absence, ...] = ()
+    estimators: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    failures: tuple[tuple[str, str], ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """The leaderboards of a store, a board a dataset, in alphabetical order."""
+
+    boards: tuple[Board, ...]
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """The metrics of all boards, in the order of the columns."""
+        return in_order({m.name: m for board in self.boards for m in board.measures}.values())
+
+    @property
+    def lines(self) -> "pd.DataFrame":
+        """All lines, wide: what identifies one, and of every metric four columns.
+
+        ``<metric>`` is the mean, ``<metric>_ci95`` the half-width of its 95 % interval,
+        ``<metric>_n`` the number of seeds in it, ``<metric>_na`` the number of finished seeds
+        without a value. Numbers are whole: nothing is rounded.
+        """
+        import pandas as pd
+
+        names = [measure.name for measure in self.measures]
+        nothing = Score(math.nan, math.nan, 0, 0)
+        records = []
+        for board in self.boards:
+            for line in board.lines:
+                record: list[Any] = [board.dataset, line.rank, line.label, line.model]
+                record += [line.hyperparameters, line.backbone, line.sampler or "none"]
+                record += [line.seeds, line.failed]
+                for name in names:
+                    score = line.scores.get(name, nothing)
+                    record += [score.mean, score.half, score.n, score.missing]
+                records.append(record)
+        columns = ["dataset", "rank", "label", "model", "hyperparameters", "backbone", "sampler"]
+        columns += ["seeds", "failed"]
+        for name in names:
+            columns += [name, f"{name}_ci95", f"{name}_n", f"{name}_na"]
+        return pd.DataFrame(records, columns=columns)
+
+    def only(self, metric: str) -> "Leaderboard":
+        """The same lines with one metric alone, best first, ranked by it.
+
+        Args:
+            metric: its full name, ``fid[classifier]``, or ``fid`` for all of that name; lines are
+                sorted by the first then.
+
+        Raises:
+            InputError: the store has no such metric.
+        """
+        names = [measure.name for measure in self.measures]
+        chosen = {name for name in names if metric in (name, bare(name))}
+        if not chosen:
+            raise InputError(f"no metric {metric!r} in these results{suggestion(metric, names)}")
+        boards = []
+        for board in self.boards:
+            kept = tuple(m for m in board.measures if m.name in chosen)
+            if kept:
+                boards.append(only(board, kept))
+        return Leaderboard(tuple(boards))
+
+    def to_csv(self) -> str:
+        """:attr:`lines` as CSV; what does not apply is empty."""
+        return self.lines.to_csv(index=False, lineterminator="\n")
+
+    def to_markdown(self) -> str:
+        """A heading, a table and its notes for every dataset, best means in bold."""
+        return tables.markdown(self.boards)
+
+    def to_latex(self) -> str:
+        r"""Tables for a document that has ``\usepackage{booktabs}``, one a family of metrics."""
+        return tables.latex(self.boards)
+
+    def to_text(self, width: int = 80, bold: bool = False) -> str:
+        """Tables that fit a terminal, columns cut into blocks where they are too wide for it.
+
+        Args:
+            width: columns of the terminal. Less than the names and one metric need is not kept.
+            bold: whether the best means are bold, by ANSI escapes; otherwise they have a ``*``.
+        """
+        return tables.text(self.boards, width, bold)
+
+
+def leaderboard(rows: "pd.DataFrame") -> Leaderboard:
+    """The leaderboard over rows; the order of the rows does not matter.
+
+    A model's metrics that concern no sampler stand on the line of each of its samplers. A sampler
+    without a single value has no line, unless the model would have none.
+
+    Args:
+        rows: what ``Store.rows`` gives.
+    """
+    grouped: dict[str, list[Record]] = defaultdict(list)
+    for record in rows.sort_values([*KEYS, "value", "note"], kind="stable").to_dict("records"):
+        grouped[record["dataset"]].append(record)
+    return Leaderboard(tuple(board_of(name, grouped[name]) for name in sorted(grouped)))
+
+
+def board_of(dataset: str, records: list[Record]) -> Board:
+    scored = [r for r in records if r["family"] != "status"]
+    failed = [r for r in records if r["family"] == "status"]
+    measures = in_order(
+        {
+            r["metric"]: Measure(r["metric"], r["family"], r["better"], r["unit"]) for r in scored
+        }.values()
+    )
+    models: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
+    for record in records:
+        models[record["model"], record["hyperparameters"], record["backbone"]].append(record)
+    labels = labels_of({(model, text) for model, text, _ in models})
+    lines: list[Line] = []
+    for (model, text, backbone), own in models.items():
+        lines += lines_of(Line(labels[model, text], model, text, backbone, "", 0, 0, {}), own)
+    competing = [n for n, line in enumerate(lines) if any(s.n for s in line.scores.values())]
+    ranked_by = [
+        m for m in measures if m.ranked and all(valued(lines[n], m.name) for n in competing)
+    ]
+    ranks = mean_ranks([lines[n] for n in competing], ranked_by)
+    for n, rank in zip(competing, ranks):
+        lines[n] = replace(lines[n], rank=rank)
+
+    def absence(record: Record) -> Absence:
+        label = labels[record["model"], record["hyperparameters"]]
+        reason = record["note"] or "the value is not a finite number"
+        return Absence(reason, record["metric"], label, record["sampler"])
+
+    absences = {absence(r) for r in scored if not math.isfinite(r["value"])}
+    absences |= set(never_scored(lines, measures))
+    estimators: dict[str, set[str]] = defaultdict(set)
+    for record in scored:
+        if record["estimator"]:
+            estimators[record["metric"]].add(record["estimator"])
+    failures = {
+        (
+            f"{labels[r['model'], r['hyperparameters']]}, {r['backbone']}, seed {r['seed']}",
+            r["note"],
+        )
+        for r in failed
+    }
+    return Board(
+        dataset,
+        tuple(sorted(lines, key=lambda line: line.order)),
+        measures,
+        tuple(m.name for m in ranked_by),
+        tuple(sorted(absences)),
+        {m.name: tuple(sorted(estimators[m.name])) for m in measures if estimators[m.name]},
+        tuple(sorted(failures)),
+        tuple(mixed(scored, labels)),
+    )
+
+
+def lines_of(blank: Line, records: list[Record]) -> list[Line]:
+    """The lines of one model on one backbone, one a sampler, from its rows."""
+    scored = [r for r in records if r["family"] != "status"]
+    seeds = {r["seed"] for r in scored}
+    failed = {r["cell"] for r in records if r["family"] == "status"}
+    alive = sorted({r["sampler"] for r in scored if r["sampler"] and math.isfinite(r["value"])})
+    lines = []
+    for sampler in alive or [""]:
+        values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
+        for record in scored:
+            if not alive or record["sampler"] in ("", sampler):
+                held = values[record["metric"]][record["seed"]]
+                if math.isfinite(record["value"]):
+                    held.append(record["value"])
+        scores = {metric: score(by_seed) for metric, by_seed in values.items()}
+        lines.append(
+            replace(blank, sampler=sampler, seeds=len(seeds), failed=len(failed), scores=scores)
+        )
+    return lines
+
+
+def score(values: Mapping[int, list[float]]) -> Score:
+    """The score of the finite values of every seed; several values of one seed are averaged."""
+    means = [statistics.fmean(held) for _, held in sorted(values.items()) if held]
+    mean, half = interval(means)
+    return Score(mean, half, len(means), len(values) - len(means))
+
+
+def interval(values: list[float]) -> tuple[float, float]:
+    r"""The mean and the half-width of its 95 % interval.
+
+    .. math:: \bar v \pm t_{n-1,\,0.975}\, s / \sqrt n
+
+    with s the standard deviation of n values (n - 1 in its denominator), from Student's t with
+    n - 1 degrees of freedom. NaN where there are too few values.
+    """
+    from scipy.special import stdtrit
+
+    n = len(values)
+    if not n:
+        return math.nan, math.nan
+    mean = statistics.fmean(values)
+    if n == 1:
+        return mean, math.nan
+    deviation = statistics.stdev(values)
+    return mean, float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
+
+
+def mean_ranks(lines: list[Line], measures: Iterable[Measure]) -> list[float]:
+    r"""The mean rank of every line.
+
+    .. math:: \frac{1}{|F|} \sum_{f \in F} \frac{1}{|f|} \sum_{m \in f} r_m
+
+    with F the families of ``measures`` and r_m the line's rank by the mean of metric m: 1 is best,
+    ties share the average of their ranks. NaN where there are no metrics.
+    """
+    import pandas as pd
+
+    families: dict[str, list[Any]] = defaultdict(list)
+    for measure in measures:
+        means = pd.Series([line.mean(measure.name) for line in lines], dtype=float)
+        ranks = means.rank(method="average", ascending=measure.better == "lower")
+        families[measure.family].append(ranks)
+    if not families:
+        return [math.nan] * len(lines)
+    of_family = [sum(ranks) / len(ranks) for ranks in families.values()]
+    return (sum(of_family) / len(of_family)).tolist()
+
+
+def only(board: Board, kept: tuple[Measure, ...]) -> Board:
+    """``board`` with the metrics ``kept``, sorted and ranked by the first."""
+    first, names = kept[0], {measure.name for measure in kept}
+    sign = -1 if first.better == "higher" else 1
+    lines = [
+        replace(line, scores={k: s for k, s in line.scores.items() if k in names})
+        for line in board.lines
+    ]
+    having = [line for line in lines if valued(line, first.name)]
+    ranks = mean_ranks(having, [first] if first.better else [])
+    found = [replace(line, rank=rank) for line, rank in zip(having, ranks)]
+    found.sort(key=lambda line: (sign * line.mean(first.name), line.order))
+    lacking = [replace(line, rank=math.nan) for line in lines if not valued(line, first.name)]
+    return replace(
+        board,
+        lines=(*found, *sorted(lacking, key=lambda line: line.order)),
+        measures=kept,
+        ranked_by=(first.name,) if first.better else (),
+        absences=tuple(a for a in board.absences if a.metric in names),
+        estimators={k: v for k, v in board.estimators.items() if k in names},
+    )
+
+
+def valued(line: Line, metric: str) -> bool:
+    """Whether the line has a value of ``metric``."""
+    return not math.isnan(line.mean(metric))
+
+
+def never_scored(lines: list[Line], measures: Iterable[Measure]) -> Iterable[Absence]:
+    """The metrics that lines have no rows of, such as a likelihood of another qualifier."""
+    for line in lines:
+        for measure in measures if line.scores else ():
+            if measure.name not in line.scores:
+                name = bare(measure.name)
+                other = sorted(metric for metric in line.scores if bare(metric) == name)
+                reason = f"scored as {', '.join(other)}" if other else "not scored"
+                yield Absence(reason, measure.name, line.label, "")
+
+
+def mixed(records: list[Record], labels: Mapping[tuple[str, str], str]) -> list[str]:
+    """A warning for every model that has several cells of one seed."""
+    cells: dict[tuple[str, str, int], set[str]] = defaultdict(set)
+    for r in records:
+        label = labels[r["model"], r["hyperparameters"]]
+        cells[label, r["backbone"], r["seed"]].add(r["cell"])
+    several = {(label, backbone) for (label, backbone, _), held in cells.items() if len(held) > 1}
+    if not several:
+        return []
+    found = [f"{label} on {backbone}" for label, backbone in sorted(several)]
+    return [
+        "these results mix cells that differ in other settings, such as the training budget; "
+        f"a seed's value is the average of its cells: {', '.join(found)}"
+    ]
+
+
+def labels_of(models: Iterable[tuple[str, str]]) -> dict[tuple[str, str], str]:
+    """The label of every (model, hyper-parameters as JSON): its name and what varies."""
+    given: dict[str, dict[str, dict[str, Any]]] = defaultdict(dict)
+    for model, text in models:
+        given[model][text] = json.loads(text or "{}")
+    labels = {}
+    for model, variants in given.items():
+        keys = sorted({key for values in variants.values() for key in values})
+        varying = [key for key in keys if len({plain(v.get(key)) for v in variants.values()}) > 1]
+        for text, values in variants.items():
+            shown = ",".join(f"{key}={plain(values[key])}" for key in varying if key in values)
+            labels[model, text] = f"{model}({shown})" if shown else model
+    return labels
+
+
+def plain(value: Any) -> str:
+    """A hyper-parameter as text: 4.0 as 4, text without its quotes."""
+    if isinstance(value, float) and value.is_integer() and abs(value) < 1e15:
+        value = int(value)
+    return value if isinstance(value, str) else json.dumps(value, separators=(",", ":"))
+
+
+def bare(metric: str) -> str:
+    """A metric's name without its qualifier: ``fid[classifier]`` → ``fid``."""
+    return metric.partition("[")[0]
+
+
+def in_order(measures: Iterable[Measure]) -> tuple[Measure, ...]:
+    """Measures by family, in the order of ``FAMILIES``, then by name; cost last."""
+
+    def place(measure: Measure) -> tuple[float, str, str]:
+        known = measure.family in FAMILIES
+        at = FAMILIES.index(measure.family) if known else len(FAMILIES) - 1.5
+        return (at, measure.family, measure.name)
+
+    return tuple(sorted(measures, key=place))

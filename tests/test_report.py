@@ -1,0 +1,257 @@
+"""Pictures of a real model, and Weights & Biases by its real client, offline."""
+
+import json
+import math
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from aebench.benchmark.grid import Cell
+from aebench.benchmark.metrics import Fitted
+from aebench.benchmark.report.pictures import interpolations, pictures, tiled, traversals
+from aebench.benchmark.report.tracking import WandbLog
+from aebench.datasets import Dataset, Split
+from aebench.models import Backbone, DataSpec, Sampler, model_from
+from aebench.plugins import InputError
+from PIL import Image
+
+
+class StandIn(Dataset):
+    """Images that encode their own index; the class has no name, so it registers nowhere."""
+
+    def __init__(self, n: int = 50, shape: tuple[int, int, int] = (1, 8, 8)) -> None:
+        super().__init__()
+        self.name, self.n, self.size = "stand_in", n, shape
+
+    def load(self) -> dict[str, Split]:
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randint(256, (self.n, *self.size), generator=generator, dtype=torch.uint8)
+        split = Split(pixels, torch.arange(self.n) % 10)
+        return {"train": split, "val": split, "test": split}
+
+
+def fit(
+    name: str = "vae", seed: int = 0, n: int = 50, shape: tuple[int, int, int] = (1, 8, 8)
+) -> Fitted:
+    torch.manual_seed(0)
+    dataset = StandIn(n, shape)
+    cls = Backbone.choose("mlp")
+    backbone = cls(**cls.complete({"hidden": [16]}))
+    model = model_from(name, {}, DataSpec(shape, 10, n), backbone)
+    samplers = {"prior": Sampler.choose("prior")(), "gmm": Sampler.choose("gmm")(components=2)}
+    return Fitted(model, dataset, None, seed, samplers)
+
+
+def sheet(rows: int, columns: int, height: int = 32, width: int = 32) -> tuple[int, int, int]:
+    return (rows * (height + 2) - 2, columns * (width + 2) - 2, 3)
+
+
+def test_pictures_have_their_shapes() -> None:
+    found = pictures(fit())
+    assert {name: picture.shape for name, picture in found.items()} == {
+        "reconstructions": sheet(2, 10),
+        "samples-prior": sheet(8, 8),
+        "samples-gmm": sheet(8, 8),
+        "interpolations": sheet(6, 10),
+        "traversals": sheet(10, 8),
+    }
+    assert all(picture.dtype == np.uint8 for picture in found.values())
+
+
+def test_the_same_seed_draws_the_same_pictures_and_leaves_the_random_state() -> None:
+    fitted = fit()
+    before = torch.get_rng_state()
+    first = pictures(fitted)
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(123)
+    again, other = pictures(fit()), pictures(fit(seed=1))
+    assert all(np.array_equal(first[name], again[name]) for name in first)
+    assert not np.array_equal(first["samples-prior"], other["samples-prior"])
+    assert not np.array_equal(first["interpolations"], other["interpolations"])
+
+
+def test_originals_stand_above_their_reconstructions() -> None:
+    fitted = fit()
+    picture = pictures(fitted)["reconstructions"]
+    image = fitted.dataset.split("test").images(slice(3, 4))[0, 0].numpy()
+    copy = fitted.reconstructions("test")[3, 0].mul(255).round().numpy()
+    left = 3 * 34
+    assert np.array_equal(picture[:32:4, left : left + 32 : 4, 0], image)
+    assert np.array_equal(picture[34::4, left : left + 32 : 4, 0], copy)
+
+
+def test_interpolations_end_at_reconstructions() -> None:
+    fitted = fit()
+    picture = interpolations(fitted)
+    copies = fitted.reconstructions("test").mul(255).round()[:, 0].numpy()
+    for column in (0, 9):
+        tile = picture[:32:4, column * 34 : column * 34 + 32 : 4, 0]
+        assert any(np.abs(tile - copy).max() <= 1 for copy in copies)
+
+
+def test_conditional_interpolations_keep_the_label(monkeypatch: pytest.MonkeyPatch) -> None:
+    fitted, seen = fit("cvae"), []
+    decode = fitted.decode
+
+    def spy(codes: torch.Tensor, labels: torch.Tensor | None = None) -> torch.Tensor:
+        seen.append((codes, labels))
+        return decode(codes, labels)
+
+    monkeypatch.setattr(fitted, "decode", spy)
+    assert interpolations(fitted).shape == sheet(6, 10)
+    ((codes, labels),) = seen
+    held, of = fitted.codes("test"), fitted.labels("test")
+    for start in range(0, 60, 10):
+        for end in (start, start + 9):
+            nearest = (held - codes[end]).norm(dim=1).argmin()
+            assert of[nearest] == labels[start] == labels[end]
+
+
+def test_traversals_vary_one_dimension_between_the_quantiles(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fitted, seen = fit(), []
+    decode = fitted.decode
+    monkeypatch.setattr(fitted, "decode", lambda z, y: (seen.append(z), decode(z, y))[1])
+    traversals(fitted)
+    codes = fitted.codes("test")
+    path = seen[0].unflatten(0, (10, 8))
+    order = codes.var(0).argsort(descending=True)[:10].tolist()
+    for row, dim in enumerate(order):
+        others = [d for d in range(16) if d != dim]
+        assert torch.equal(path[row][:, others], codes[0, others].expand(8, -1))
+        expected = torch.quantile(codes[:, dim], torch.tensor([0.025, 0.975]))
+        assert torch.allclose(path[row, [0, -1], dim], expected, atol=1e-6)
+
+
+def test_discrete_and_spatial_codes_are_left_out() -> None:
+    found = pictures(fit("vq_vae"))
+    assert set(found) == {"reconstructions", "samples-prior"}
+
+
+def test_few_images_of_another_shape() -> None:
+    found = pictures(fit(n=3, shape=(3, 40, 20)))
+    assert found["reconstructions"].shape == sheet(2, 3, 40, 20)
+    assert found["interpolations"].shape == sheet(1, 10, 40, 20)
+
+
+@pytest.mark.parametrize(("channels", "value"), [(1, 8), (2, 8), (3, None), (4, 8)])
+def test_tiles_are_rgb(channels: int, value: int | None) -> None:
+    images = torch.full((1, channels, 30, 40), 8, dtype=torch.uint8)
+    if channels == 3:
+        images[:, 1] = 99
+    found = tiled(images, 1)
+    assert found.shape == (30, 40, 3)
+    assert found[0, 0].tolist() == ([8, 99, 8] if value is None else [value] * 3)
+
+
+def finished(tmp_path: Path) -> tuple[Path, Cell]:
+    """A finished cell as the store writes it."""
+    folder = tmp_path / "cells" / "digits-vae-seed0-0123"
+    (folder / "pictures").mkdir(parents=True)
+    history = [{"epoch": e, "train/loss": 2.0 / e, "val/loss": None} for e in (1, 2)]
+    metrics = [
+        {"metric": "mse", "sampler": "", "value": 0.0625},
+        {"metric": "fid[classifier]", "sampler": "prior", "value": 12.5},
+        {"metric": "mig", "sampler": "", "value": None},
+    ]
+    (folder / "history.json").write_text(json.dumps(history))
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(folder / "pictures" / "samples-prior.png")
+    spec = {
+        "dataset": {"name": "digits", "parameters": {}},
+        "model": {"name": "vae", "hyperparameters": {"latent_dim": 16}},
+        "backbone": {"name": "mlp", "parameters": {}},
+        "seed": 0,
+    }
+    return folder, Cell(spec, "0123456789abcdef" * 4)
+
+
+def board_rows() -> pd.DataFrame:
+    about = {
+        "dataset": "sprites(size=32,train=6000)",
+        "model": "vae",
+        "hyperparameters": "{}",
+        "backbone": "mlp",
+        "seed": 0,
+        "sampler": "",
+        "unit": "",
+        "cell": "c",
+        "family": "reconstruction",
+        "better": "lower",
+        "estimator": "",
+        "note": "",
+    }
+    return pd.DataFrame(
+        [{**about, "metric": "mse", "value": 0.5}, {**about, "metric": "mig", "value": math.nan}]
+    )
+
+
+def test_wandb_offline_has_the_cell_and_the_leaderboard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    folder, cell = finished(tmp_path)
+    log = WandbLog("small", tmp_path)
+    log.cell(folder, cell)
+    log.leaderboard(board_rows())
+    assert log.sync_command == f"wandb sync {tmp_path}/wandb/offline-run-*"
+    runs = {path.name.split("-", 3)[-1]: path for path in tmp_path.glob("wandb/offline-run-*")}
+    assert len(runs) == 2
+    (store,) = runs.pop(cell.key).glob("*.wandb")
+    held = store.read_bytes()
+    for text in (b"digits/vae", b"small", b"train/loss", b"fid[classifier]/prior", b"0.0625"):
+        assert text in held
+    assert list(store.parent.rglob("samples-prior*.png"))
+    (board,) = runs.values()
+    (table,) = board.rglob("*.table.json")
+    assert "mse" in json.loads(table.read_text())["columns"]
+    assert capfd.readouterr() == ("", "")
+
+
+def test_wandb_mode_without_a_login_is_offline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb")
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    monkeypatch.delenv("WANDB_API_KEY", raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    assert WandbLog("small", tmp_path).mode == "offline"
+    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password none\n")
+    log = WandbLog("small", tmp_path)
+    assert log.mode == "online"
+    assert log.sync_command == ""
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    assert WandbLog("small", tmp_path).mode == "disabled"
+
+
+def test_wandb_goes_offline_when_the_server_does_not_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wandb = pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "online")
+    modes = []
+
+    def init(**given: object) -> None:
+        modes.append(given["mode"])
+        if given["mode"] == "online":
+            raise wandb.errors.CommError("no answer")
+
+    monkeypatch.setattr(wandb, "init", init)
+    log = WandbLog("small", tmp_path)
+    log.start("key", "name", "kind", {})
+    log.start("key", "name", "kind", {})
+    assert modes == ["online", "offline", "offline"]
+    assert log.sync_command
+
+
+def test_without_wandb_the_error_says_what_to_install(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb", None)
+    with pytest.raises(InputError, match=r"pip install 'aebench\[wandb\]'"):
+        WandbLog("small", tmp_path)

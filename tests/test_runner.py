@@ -1,0 +1,372 @@
+"""The main job: what it writes, what it repeats, what it survives."""
+
+import contextlib
+import csv
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from aebench.benchmark import load, run
+from aebench.benchmark.store import COLUMNS, Store
+from aebench.models import Autoencoder
+from aebench.plugins import InputError
+
+CLI = [str(Path(sys.executable).with_name("aebench"))]
+COSTS = ("train_seconds", "evaluate_seconds", "peak_memory")
+PLUGINS = """
+import os, signal
+from typing import Any
+from torch import Tensor
+from aebench.models import VAE, Backbone, Batch, DataSpec, Terms
+
+class Diverging(VAE):
+    name = "diverging"
+    def losses(self, batch: Batch) -> Terms:
+        return {"loss": super().losses(batch)["loss"] * float("nan")}
+
+class Unbuildable(VAE):
+    name = "unbuildable"
+    def __init__(self, data: DataSpec, backbone: Backbone, **kwargs: Any) -> None:
+        raise RuntimeError("cannot be built")
+
+class Killed(VAE):
+    name = "killed"
+    def losses(self, batch: Batch) -> Terms:
+        os.kill(os.getpid(), signal.SIGKILL)
+        return super().losses(batch)
+"""
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]:
+    """The grid `smoke`, run in this process."""
+    out = tmp_path_factory.mktemp("runs") / "smoke"
+    return out, run("smoke", out=out, workers=1, device="cpu")
+
+
+def numbers(out: Path) -> list[list[str]]:
+    """The lines of rows.csv that must repeat to the last bit: all but what a cell cost."""
+    with (out / "rows.csv").open(newline="") as file:
+        rows = list(csv.reader(file))
+    metric = rows[0].index("metric")
+    return [row for row in rows if row[metric] not in COSTS]
+
+
+def test_a_run_writes_rows_tables_and_cells(smoke) -> None:
+    out, rows = smoke
+    written = pd.read_csv(out / "rows.csv")
+    assert list(written.columns) == COLUMNS
+    assert len(written) == len(rows)
+    assert set(written.model) == {"pca", "vae"}
+    assert set(written.seed) == {0, 1}
+    scored = written[(written.model == "vae") & (written.metric == "mse")]
+    assert len(scored) == 2
+    assert scored.value.between(0, 1).all()
+    assert {"train_seconds", "peak_memory", "parameters"} <= set(written.metric)
+    lacking = rows[(rows.model == "pca") & rows.metric.str.startswith("elbo")]
+    assert lacking.value.isna().all()
+    assert set(lacking.note) == {"the model has no log_weights"}
+    assert "vae" in (out / "leaderboard.md").read_text()
+    assert "vae" in (out / "leaderboard.csv").read_text()
+    for name in written.cell.unique():
+        folder = out / "cells" / name
+        names = {path.name for path in folder.iterdir()}
+        assert names == {
+            "cell.json",
+            "metrics.json",
+            "history.json",
+            "checkpoint.pt",
+            "pictures",
+        }
+        pictures = {path.stem for path in (folder / "pictures").iterdir()}
+        assert {"reconstructions", "interpolations", "traversals"} <= pictures
+        json.loads((folder / "metrics.json").read_text(), parse_constant=pytest.fail)
+    assert not list((out / "under_way").iterdir())
+
+
+def test_nothing_is_trained_twice(smoke) -> None:
+    out, rows = smoke
+    events = []
+    again = run("smoke", out=out, workers=1, device="cpu", on_event=events.append)
+    assert events == []
+    pd.testing.assert_frame_equal(rows, again)
+
+
+def test_a_trained_model_comes_back(smoke) -> None:
+    out, rows = smoke
+    name = rows[(rows.model == "vae") & (rows.seed == 1)].cell.iloc[0]
+    model = load(out, name)
+    assert not model.training
+    from aebench.datasets import dataset_from
+
+    parameters = {"train": 200, "val": 50, "test": 100}
+    x = dataset_from("digits", parameters).split("test").images().float() / 255
+    with torch.no_grad():
+        error = float((model.reconstruct(x) - x).square().mean())
+    stored = rows[(rows.cell == name) & (rows.metric == "mse")].value.iloc[0]
+    assert error == pytest.approx(stored, rel=1e-5)
+    with pytest.raises(InputError, match="no cell 'nothing'"):
+        load(out, "nothing")
+
+
+def test_a_checkpoint_that_is_none_is_refused(smoke, tmp_path) -> None:
+    out = tmp_path / "copy"
+    shutil.copytree(smoke[0], out)
+    (folder,) = [f for f in (out / "cells").iterdir() if f.name.startswith("digits-vae-seed0")]
+    (folder / "checkpoint.pt").write_bytes(b"cos\nsystem\n(S'echo ran'\ntR.")
+    with pytest.raises(InputError, match=r"checkpoint.pt cannot be read"):
+        load(out, folder.name)
+
+
+def test_same_rows_from_two_workers_and_in_another_order(smoke, tmp_path) -> None:
+    """One worker and two, grid's order and reversed, one by one: equal to the last bit."""
+    out, _ = smoke
+    grid = {"models": {"vae": {}, "pca": {}}, "seeds": [1, 0]}
+    settings = [f"models={json.dumps(grid['models'])}", f"seeds={grid['seeds']}"]
+    run("smoke", out=tmp_path / "two", workers=2, device="cpu", settings=settings)
+    assert numbers(tmp_path / "two") == numbers(out)
+    run("smoke", out=tmp_path / "alone", workers=1, device="cpu", models=["vae"])
+    assert numbers(tmp_path / "alone") == [row for row in numbers(out) if row[1] != "pca"]
+
+
+def test_failures_are_rows_and_the_others_go_on(tmp_path) -> None:
+    file = tmp_path / "plugins.py"
+    file.write_text(PLUGINS)
+    command = [*CLI, "run", "smoke", "--seeds", "1", "--workers", "2", "--device", "cpu"]
+    command += ["--model", str(file), "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stderr
+    rows = pd.read_csv(tmp_path / "out" / "rows.csv")
+    failed = rows[rows.metric == "failed"].set_index("model").unit
+    assert set(failed.index) == {"diverging", "unbuildable", "killed"}
+    assert "loss became nan in epoch 1" in failed["diverging"]
+    assert "RuntimeError: cannot be built" in failed["unbuildable"]
+    assert "SIGKILL" in failed["killed"]
+    assert set(rows[rows.metric == "mse"].model) == {"pca", "vae"}
+    assert "3 failed" in done.stdout
+    for name in failed.index:
+        assert name in done.stdout
+    assert "Traceback" not in done.stdout + done.stderr
+
+    # What failed is tried again, and what succeeds then is no failure any more.
+    file.write_text(PLUGINS.replace('* float("nan")', ""))
+    command[command.index("--workers") + 1] = "2"
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1
+    rows = pd.read_csv(tmp_path / "out" / "rows.csv")
+    assert set(rows[rows.metric == "failed"].model) == {"unbuildable", "killed"}
+    assert "diverging" in set(rows[rows.metric == "mse"].model)
+
+
+@pytest.mark.slow
+def test_killed_at_twenty_random_moments_and_gone_on(smoke, tmp_path) -> None:
+    out = tmp_path / "killed"
+    command = [*CLI, "run", "smoke", "--workers", "2", "--device", "cpu", "--out", str(out)]
+    generator = random.Random(0)
+    finished: dict[str, float] = {}
+    for _ in range(20):
+        process = subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
+        time.sleep(generator.uniform(3, 12))
+        process.kill()
+        process.wait()
+        time.sleep(0.5)
+        for folder in (out / "cells").iterdir() if (out / "cells").exists() else []:
+            assert (folder / "metrics.json").stat().st_size > 0
+            made = (folder / "cell.json").stat().st_mtime_ns
+            assert finished.setdefault(folder.name, made) == made, "a finished cell ran again"
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert numbers(out) == numbers(smoke[0])
+    assert not list((out / "under_way").iterdir())
+    assert not list(out.rglob("*.part"))
+
+
+def members(group: int) -> list[str]:
+    """The processes of a group that have not ended, as lines of /proc."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            line = path.read_text()
+            state, _, number = line.rpartition(")")[2].split()[:3]
+            if int(number) == group and state not in "ZX":
+                found.append(line)
+    return found
+
+
+def test_workers_end_with_their_parent_and_ctrl_c_stops_cleanly(tmp_path) -> None:
+    command = [*CLI, "run", "smoke", "--workers", "2", "--device", "cpu"]
+    command += ["--set", "training.epochs=100000", "--out", str(tmp_path / "out")]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    deadline = time.monotonic() + 120
+    while time.monotonic() < deadline and not list((tmp_path / "out").glob("cells/*pca*")):
+        time.sleep(0.2)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "goes on from here" in said
+    assert "Traceback" not in said
+    assert "pca" in (tmp_path / "out" / "rows.csv").read_text()
+    deadline = time.monotonic() + 20
+    while alive := members(process.pid):
+        assert time.monotonic() < deadline, alive
+        time.sleep(0.2)
+
+
+def test_a_new_model_is_ranked_beside_the_baselines(smoke, tmp_path) -> None:
+    out = tmp_path / "out"
+    shutil.copytree(smoke[0], out)
+    file = tmp_path / "my.py"
+    file.write_text(
+        "from aebench.models import VAE, Batch, Terms\n"
+        "class MyVAE(VAE):\n"
+        "    name = 'my_vae'\n"
+        "    def losses(self, batch: Batch) -> Terms:\n"
+        "        terms = super().losses(batch)\n"
+        "        return terms | {'loss': terms['reconstruction'] + 0.5 * terms['kl']}\n"
+    )
+    started = []
+    try:
+        rows = run("smoke", out=out, files=[file], workers=1, device="cpu", on_event=started.append)
+        assert {event.cell.model for event in started} == {"my_vae"}
+        assert set(rows.model) == {"pca", "vae", "my_vae"}
+        assert "my_vae" in (out / "leaderboard.md").read_text()
+    finally:
+        Autoencoder._choices.pop("my_vae", None)
+
+
+def test_two_versions_of_a_cell_are_not_averaged(smoke, tmp_path) -> None:
+    """Of two cells with one specification, made by other code, the planned one counts."""
+    out = tmp_path / "out"
+    shutil.copytree(smoke[0], out)
+    (folder,) = [f for f in (out / "cells").iterdir() if f.name.startswith("digits-vae-seed0")]
+    stale = out / "cells" / "digits-vae-seed0-000000000000"
+    shutil.copytree(folder, stale)
+    about = json.loads((stale / "cell.json").read_text())
+    (stale / "cell.json").write_text(json.dumps(about | {"key": "0" * 64}))
+    os.utime(stale / "cell.json", (2e9, 2e9))
+    rows = run("smoke", out=out, workers=1, device="cpu")
+    assert stale.name not in set(rows.cell)
+    assert stale.name in set(Store(out).rows().cell), "without a plan the newest counts"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["run", "nothing"], "no grid 'nothing'.*smoke"),
+        (["run", "smoke", "--datasets", "mnist"], "the grid has no dataset 'mnist'.*digits"),
+        (["run", "smoke", "--models", "vae,vea"], "the grid has no model 'vea'.*did you mean"),
+        (["run", "smoke", "--seeds", "-1"], "seeds must be .*-1"),
+        (["run", "smoke", "--seeds", "x"], "x"),
+        (["run", "smoke", "--workers", "0"], "workers must be 1 or more, not 0"),
+        (["run", "smoke", "--device", "tpu"], "no device 'tpu'.*cpu"),
+        (["run", "smoke", "--set", "training.epochs"], "key=value"),
+        (["run", "smoke", "--set", "models.vae.beta=1"], "no parameter 'beta'"),
+        (["run", "smoke", "--model", "missing.py"], "no such file.*missing.py"),
+        (["run"], "GRID"),
+        (["run", "smoke", "--what"], "--what"),
+        (["table", "missing"], "missing is not a folder of results"),
+        (["table", "STORE", "--metric", "mmse"], "mmse.*mse"),
+        (["table", "STORE", "--format", "pdf"], "pdf"),
+        (["table", "OTHER"], "format 99"),
+        (["run", "smoke", "--out", "OTHER"], "format 99"),
+        (["run", "smoke", "--out", "FILE"], "FILE"),
+        (["show", "STORE", "nothing"], "no cell 'nothing'"),
+        (["show", "STORE", "digits"], "several cells"),
+        (["list", "model"], "cannot list 'model'.*models"),
+        (["nothing"], "nothing"),
+    ],
+)
+def test_bad_input_gets_one_line_and_exit_code_2(smoke, tmp_path, arguments, says, capsys) -> None:
+    import re
+
+    from aebench.benchmark.cli import main
+
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "store.json").write_text('{"format": 99}')
+    (tmp_path / "FILE").write_text("")
+    places = {"STORE": str(smoke[0]), "OTHER": str(other), "FILE": str(tmp_path / "FILE")}
+    arguments = [places.get(argument, argument) for argument in arguments]
+    if arguments[:2] == ["run", "smoke"] and "--out" not in arguments:
+        arguments += ["--out", str(tmp_path / "new")]
+    before, sys.argv = sys.argv, ["aebench", *arguments]
+    try:
+        with pytest.raises(SystemExit) as stop:
+            main()
+    finally:
+        sys.argv = before
+    said = capsys.readouterr()
+    assert stop.value.code == 2
+    assert said.out == ""
+    lines = said.err.strip().splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("aebench: ")
+    assert re.search(says, lines[0]), lines[0]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write everywhere")
+def test_a_folder_without_permission(tmp_path) -> None:
+    tmp_path.chmod(0o500)
+    with pytest.raises(InputError, match="cannot be used"):
+        run("smoke", out=tmp_path / "out", workers=1)
+
+
+def test_help_is_quick_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['aebench', '--help']\n"
+        "from aebench.benchmark.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        "heavy = {'torch', 'pandas', 'sklearn', 'numpy', 'wandb'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "leaderboard" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "kind", ["datasets", "models", "backbones", "samplers", "metrics", "grids"]
+)
+def test_list_names_every_choice(kind: str, capsys) -> None:
+    from aebench.benchmark.catalogue import catalogue
+    from aebench.benchmark.cli import app
+
+    app(["list", kind], standalone_mode=False)
+    said = capsys.readouterr().out
+    for entry in catalogue(kind):
+        assert entry.name in said
+        assert entry.about, f"{entry.name} says nothing of itself"
+
+
+@pytest.mark.parametrize("format", ["text", "md", "csv", "latex"])
+def test_table_prints_every_model_in_every_format(smoke, format: str, capsys) -> None:
+    from aebench.benchmark.cli import app
+
+    app(["table", str(smoke[0]), "--format", format], standalone_mode=False)
+    said = capsys.readouterr().out
+    assert "pca" in said
+    assert "vae" in said
+
+
+def test_show_prints_specification_metrics_and_pictures(smoke, capsys) -> None:
+    from aebench.benchmark.cli import app
+
+    app(["show", str(smoke[0]), "digits-vae-seed1"], standalone_mode=False)
+    said = capsys.readouterr().out
+    assert "latent_dim: 4" in said
+    assert "mse" in said
+    assert "reconstructions.png" in said
