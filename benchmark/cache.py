@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -36,9 +37,10 @@ def cached_tensors(
     if key not in _memory:
         path = cache_folder() / f"{key}.pt"
         with FileLock(path.with_suffix(".lock")):
-            try:
+            held = None
+            with suppress(Exception):
                 held = torch.load(path, weights_only=True)
-            except Exception:
+            if held is None:
                 held = {name: tensor.cpu() for name, tensor in compute().items()}
                 part = path.with_suffix(f".{os.getpid()}.part")
                 torch.save(held, part)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 import typer
 
 from ..plugins import InputError, suggestion
+from .catalogue import KINDS
 
 if TYPE_CHECKING:
     from .display import Display
@@ -20,7 +21,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-KINDS = ("datasets", "models", "backbones", "samplers", "metrics", "extractors", "grids")
 Directory = Annotated[str, typer.Argument(metavar="DIR", help="The folder of a run's results.")]
 
 
@@ -74,6 +74,7 @@ def run(
                 wandb=wandb,
                 on_plan=display.on_plan,
                 on_event=display.on_event,
+                on_note=display.notes.append,
             )
     except KeyboardInterrupt:
         stopped(display)
@@ -100,8 +101,10 @@ def stopped(display: "Display") -> NoReturn:
 @app.command()
 def table(
     directory: Directory,
-    metric: Annotated[str | None, typer.Option(help="Only this metric, best first.")] = None,
-    format: Annotated[Literal["text", "md", "csv", "latex"], typer.Option()] = "text",
+    metric: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="Only these, best of the first first.")
+    ] = None,
+    format: Annotated[Literal["text", "md", "csv", "latex", "svg"], typer.Option()] = "text",
 ) -> None:
     """Print the leaderboard of a run: mean ± 95 % interval over seeds."""
     from .leaderboard import leaderboard
@@ -109,12 +112,13 @@ def table(
 
     board = leaderboard(Store(directory).rows())
     if metric is not None:
-        board = board.only(metric)
+        board = board.only(*names(metric) or [])
     made = {
         "text": lambda: board.to_text(width(), bold=sys.stdout.isatty()),
         "md": board.to_markdown,
         "csv": board.to_csv,
         "latex": board.to_latex,
+        "svg": board.to_svg,
     }
     typer.echo(made[format](), nl=False)
 

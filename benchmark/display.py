@@ -28,6 +28,7 @@ class Display:
         self.plan: Plan | None = None
         self.done = 0
         self.failures: list[tuple[Cell, str]] = []
+        self.notes: list[str] = []
         self.started: dict[str, float] = {}
         self.begun = time.monotonic()
         self.progress = Progress(
@@ -108,6 +109,5 @@ class Display:
         if self.failures:
             lines.append(f"{len(self.failures)} failed; the same command tries them again:")
             lines += [f"  {cell.title}: {error}" for cell, error in self.failures]
-        if self.plan.sync:
-            lines.append(f"Weights & Biases logged offline; to send it: {self.plan.sync}")
+        lines += self.notes
         return "\n".join(lines)

@@ -14,6 +14,7 @@ import yaml
 
 from ..plugins import InputError, Plugin, suggestion
 from ..seeds import digest
+from .families import FAMILIES
 
 Parameters = dict[str, Any]
 
@@ -247,7 +248,7 @@ def chosen(plugin: type[Plugin], given: Mapping[str, Parameters]) -> list[dict[s
 
 def chosen_metrics(given: Mapping[str, Parameters] | None) -> list[dict[str, Any]]:
     """The metrics that a grid names, families taken apart; all where it names none."""
-    from .metrics import FAMILIES, Metric
+    from .metrics import Metric
 
     registry = Metric.choices()
     ordered = sorted(registry, key=lambda name: (FAMILIES.index(registry[name].family), name))

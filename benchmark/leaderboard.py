@@ -9,22 +9,12 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..plugins import InputError, suggestion
+from .families import FAMILIES
 from .report import tables
 
 if TYPE_CHECKING:
     import pandas as pd
 
-FAMILIES = (
-    "reconstruction",
-    "likelihood",
-    "generation",
-    "disentanglement",
-    "interpolation",
-    "clustering",
-    "classification",
-    "cost",
-)
-"""The order of the families in tables. Stated here too, so that no table has to import torch."""
 KEYS = ["dataset", "model", "hyperparameters", "backbone", "seed", "sampler", "metric", "cell"]
 Record = dict[str, Any]
 
@@ -179,23 +169,27 @@ class Leaderboard:
             columns += [name, f"{name}_ci95", f"{name}_n", f"{name}_na"]
         return pd.DataFrame(records, columns=columns)
 
-    def only(self, metric: str) -> "Leaderboard":
-        """The same lines with one metric alone, best first, ranked by it.
+    def only(self, *metrics: str) -> "Leaderboard":
+        """The same lines with these metrics alone, best first and ranked by the first.
 
         Args:
-            metric: its full name, ``fid[classifier]``, or ``fid`` for all of that name; lines are
-                sorted by the first then.
+            metrics: their full names, ``fid[classifier]``, or ``fid`` for all of that name.
 
         Raises:
             InputError: the store has no such metric.
         """
         names = [measure.name for measure in self.measures]
-        chosen = {name for name in names if metric in (name, bare(name))}
-        if not chosen:
-            raise InputError(f"no metric {metric!r} in these results{suggestion(metric, names)}")
+        chosen: list[str] = []
+        for metric in metrics:
+            found = [name for name in names if metric in (name, bare(name))]
+            if not found:
+                valid = suggestion(metric, names)
+                raise InputError(f"no metric {metric!r} in these results{valid}")
+            chosen += [name for name in found if name not in chosen]
         boards = []
         for board in self.boards:
-            kept = tuple(m for m in board.measures if m.name in chosen)
+            held = {measure.name: measure for measure in board.measures}
+            kept = tuple(held[name] for name in chosen if name in held)
             if kept:
                 boards.append(only(board, kept))
         return Leaderboard(tuple(boards))
@@ -221,6 +215,10 @@ class Leaderboard:
         """
         return tables.text(self.boards, width, bold)
 
+    def to_svg(self, width: int = 120) -> str:
+        """A picture of :meth:`to_text` in a terminal."""
+        return tables.picture(self.to_text(width, bold=True), width)
+
 
 def leaderboard(rows: "pd.DataFrame") -> Leaderboard:
     """The leaderboard over rows; the order of the rows does not matter.
@@ -231,13 +229,14 @@ def leaderboard(rows: "pd.DataFrame") -> Leaderboard:
     Args:
         rows: what ``Store.rows`` gives.
     """
-    grouped: dict[str, list[Record]] = defaultdict(list)
+    grouped: dict[str, list[Any]] = defaultdict(list)
     for record in rows.sort_values([*KEYS, "value", "note"], kind="stable").to_dict("records"):
         grouped[record["dataset"]].append(record)
     return Leaderboard(tuple(board_of(name, grouped[name]) for name in sorted(grouped)))
 
 
 def board_of(dataset: str, records: list[Record]) -> Board:
+    records = spread(records)
     scored = [r for r in records if r["family"] != "status"]
     failed = [r for r in records if r["family"] == "status"]
     measures = in_order(
@@ -288,6 +287,19 @@ def board_of(dataset: str, records: list[Record]) -> Board:
         tuple(sorted(failures)),
         tuple(mixed(scored, labels)),
     )
+
+
+def spread(records: list[Record]) -> list[Record]:
+    """What a model lacks under any qualifier, as a row of each that others were scored under."""
+    qualified: dict[str, set[str]] = defaultdict(set)
+    for record in records:
+        if "[" in record["metric"]:
+            qualified[bare(record["metric"])].add(record["metric"])
+    return [
+        {**record, "metric": metric}
+        for record in records
+        for metric in sorted(qualified.get(record["metric"], {record["metric"]}))
+    ]
 
 
 def lines_of(blank: Line, records: list[Record]) -> list[Line]:
@@ -444,9 +456,8 @@ def bare(metric: str) -> str:
 def in_order(measures: Iterable[Measure]) -> tuple[Measure, ...]:
     """Measures by family, in the order of ``FAMILIES``, then by name; cost last."""
 
-    def place(measure: Measure) -> tuple[float, str, str]:
-        known = measure.family in FAMILIES
-        at = FAMILIES.index(measure.family) if known else len(FAMILIES) - 1.5
-        return (at, measure.family, measure.name)
+    def place(measure: Measure) -> tuple[int, str, str]:
+        order = (*FAMILIES, measure.family) if measure.family != "cost" else (*FAMILIES, "", "cost")
+        return (order.index(measure.family), measure.family, measure.name)
 
     return tuple(sorted(measures, key=place))

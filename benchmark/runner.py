@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +28,6 @@ class Plan:
         store: where they go.
         workers: how many run at once.
         devices: where.
-        sync: the command that sends what Weights & Biases logged offline; empty without.
     """
 
     grid: str
@@ -37,7 +36,6 @@ class Plan:
     store: Store
     workers: int
     devices: tuple[str, ...]
-    sync: str = ""
 
 
 def run(
@@ -54,6 +52,7 @@ def run(
     wandb: bool = False,
     on_plan: Callable[[Plan], None] = lambda plan: None,
     on_event: OnEvent = lambda event: None,
+    on_note: Callable[[str], None] = lambda note: None,
 ) -> "pd.DataFrame":
     """Run the cells of a grid that the store does not have, and return the rows of all it has.
 
@@ -73,6 +72,7 @@ def run(
         wandb: log every cell and the leaderboard to Weights & Biases.
         on_plan: told what is going to be done, before it is.
         on_event: told what becomes of every cell.
+        on_note: told, in a line, what a person should know besides.
 
     Raises:
         InputError: bad input, found before anything is trained.
@@ -86,7 +86,6 @@ def run(
         from .report.tracking import WandbLog
 
         log = WandbLog(plan.grid, plan.store.path)
-        plan = replace(plan, sync=log.sync_command)
     on_plan(plan)
 
     def listen(event: Event) -> None:
@@ -102,6 +101,8 @@ def run(
         rows = write_tables(plan.store, plan.cells)
     if log is not None:
         log.leaderboard(rows)
+        if log.sync_command:
+            on_note(f"Weights & Biases logged offline; to send it: {log.sync_command}")
     return rows
 
 

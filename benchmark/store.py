@@ -67,8 +67,8 @@ class Store:
 
     ``cells/<name>/`` has a finished cell: ``cell.json`` (specification and provenance),
     ``metrics.json``, ``history.json``, ``checkpoint.pt`` and ``pictures/``. ``failed/<name>.json``
-    has what became of a cell that failed. A cell is written under ``under_way/`` and renamed, so a
-    folder in ``cells/`` is always whole.
+    has what became of a cell that failed. Everything is written under ``under_way/`` first and
+    renamed, so whatever stands elsewhere is whole.
 
     Args:
         path: the folder; with ``create`` it is made where it is missing.
@@ -102,9 +102,10 @@ class Store:
             )
 
     def clean(self) -> None:
-        """Remove what cells under way left when they were killed."""
+        """Remove what processes of this machine left under way when they were killed."""
         for left in self.under_way.iterdir():
-            shutil.rmtree(left, ignore_errors=True)
+            if not alive(int(left.name.rpartition(".")[2])):
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
 
     def folder(self, cell: Cell) -> Path:
         """Where ``cell`` lies once it is finished."""
@@ -169,8 +170,8 @@ class Store:
         self.write_text(f"failed/{self.failure(cell).name}", to_json(about))
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file of the store, whole or not at all."""
-        part = self.path / f"{name}.{os.getpid()}.part"
+        """Write a file of the store by its path in it, whole or not at all."""
+        part = self.under_way / f"{Path(name).name}.{os.getpid()}"
         part.write_text(text, encoding="utf-8")
         part.replace(self.path / name)
 
@@ -225,7 +226,7 @@ class Store:
             {
                 "dataset": cell.dataset,
                 "model": cell.model,
-                "hyperparameters": compact(cell.spec["model"]["hyperparameters"]),
+                "hyperparameters": hyperparameters(cell.spec),
                 "backbone": cell.backbone,
                 "seed": cell.seed,
                 "cell": folder_name(cell.spec, cell.key),
@@ -238,6 +239,17 @@ class Store:
         frame = pd.DataFrame(records, columns=[*COLUMNS, *DETAILS])
         keys = ["dataset", "model", "hyperparameters", "backbone", "seed", "cell"]
         return frame.sort_values(keys, kind="stable", ignore_index=True)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process of this number runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:  # it is somebody else's
+        return True
+    return True
 
 
 def to_json(content: Any) -> str:
@@ -269,8 +281,11 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
-def compact(value: Mapping[str, Any]) -> str:
-    return json.dumps(value, sort_keys=True, separators=(",", ":"))
+def hyperparameters(spec: Mapping[str, Any]) -> str:
+    """A cell's hyper-parameters and its training budget, as compact JSON."""
+    budget = {f"training.{key}": value for key, value in spec["training"].items()}
+    held = spec["model"]["hyperparameters"] | budget
+    return json.dumps(held, sort_keys=True, separators=(",", ":"))
 
 
 def rows_csv(rows: "pd.DataFrame") -> str:

@@ -122,10 +122,34 @@ class Dataset(Plugin, kind="dataset"):
         """Whether any combination of factors can be had by :meth:`render`."""
         return type(self).render is not Dataset.render
 
+    def check_factors(self, factors: Tensor) -> None:
+        """Refuse what :meth:`render` cannot draw.
+
+        Raises:
+            InputError: not int64 (n, K), or an index outside its factor's values.
+        """
+        sizes = self.factor_sizes
+        if factors.dtype != torch.int64 or factors.ndim != 2 or factors.shape[1] != len(sizes):
+            raise InputError(
+                f"dataset {self.name!r}: factors must be int64 (n, {len(sizes)}), "
+                f"not {str(factors.dtype).removeprefix('torch.')} {tuple(factors.shape)}"
+            )
+        outside = (factors < 0) | (factors >= torch.tensor(sizes, device=factors.device))
+        if outside.any():
+            row, column = outside.nonzero()[0].tolist()
+            raise InputError(
+                f"dataset {self.name!r}: factor {self.factor_names[column]!r} has no value "
+                f"{int(factors[row, column])}; valid: 0 to {sizes[column] - 1}"
+            )
+
+    @cached_property
+    def whole(self) -> dict[SplitName, Split]:
+        """The splits before the limits, so that classes and factors do not depend on them."""
+        return self.load()
+
     @cached_property
     def splits(self) -> dict[SplitName, Split]:
-        loaded = self.load()
-        return {name: loaded[name].take(slice(self.limits[name])) for name in SPLITS}
+        return {name: self.whole[name].take(slice(self.limits[name])) for name in SPLITS}
 
     def split(self, name: SplitName) -> Split:
         """The split called ``name``: train, val or test."""
@@ -138,12 +162,12 @@ class Dataset(Plugin, kind="dataset"):
 
     @cached_property
     def classes(self) -> int:
-        tops = [int(s.labels.max()) for s in self.splits.values() if s.labels is not None]
+        tops = [int(s.labels.max()) for s in self.whole.values() if s.labels is not None]
         return max(tops) + 1 if tops else 0
 
     @cached_property
     def factor_sizes(self) -> tuple[int, ...]:
-        held = [s.factors for s in self.splits.values() if s.factors is not None]
+        held = [s.factors for s in self.whole.values() if s.factors is not None]
         return tuple((torch.cat(held).amax(0) + 1).tolist()) if held else ()
 
     @cached_property
@@ -171,10 +195,17 @@ class Dataset(Plugin, kind="dataset"):
         Args:
             whole: every image there is.
             fractions: the shares of train and val; test has the rest.
+
+        Raises:
+            InputError: there are too few images for three splits.
         """
         order = self.permutation(len(whole))
         first = round(len(whole) * fractions[0])
         second = first + round(len(whole) * fractions[1])
+        if not 0 < first < second < len(whole):
+            raise InputError(
+                f"dataset {self.name!r}: too few images for train, val and test: {len(whole)}"
+            )
         return {
             "train": whole.take(order[:first]),
             "val": whole.take(order[first:second]),

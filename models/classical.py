@@ -63,8 +63,8 @@ class KMeans(ClosedForm):
 
     .. math:: \min_c \sum_i \min_k \lVert x_i - c_k \rVert^2
 
-    Codes are one-hot, (B, K). Its prior draws a cluster as often as the training images fell into
-    it. Lloyd 1982; MacQueen 1967.
+    Codes are one-hot, (B, K); any other is decoded as the cluster it has most of. Its prior draws
+    a cluster as often as the training images fell into it. Lloyd 1982; MacQueen 1967.
 
     Args:
         clusters: K, the number of centroids.
@@ -114,7 +114,7 @@ class KMeans(ClosedForm):
         return F.one_hot(nearest, self.latent_dim).float()
 
     def raw(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return (z @ self.centroids).unflatten(1, self.data.shape)
+        return self.centroids[z.argmax(1)].unflatten(1, self.data.shape)
 
     def sample_prior(self, n: int) -> Tensor:
         drawn = torch.multinomial(self.shares, n, replacement=True)

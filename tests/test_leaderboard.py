@@ -12,7 +12,6 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from aebench.benchmark import leaderboard as module
 from aebench.benchmark.leaderboard import Leaderboard, interval, leaderboard
 from aebench.benchmark.report import tables
 from aebench.plugins import InputError
@@ -123,12 +122,6 @@ def test_interval_of_two_is_the_closed_form() -> None:
     mean, half = interval([1.0, 2.0])
     assert mean == 1.5
     assert half == pytest.approx(math.tan(0.475 * math.pi) * 0.5)
-
-
-def test_families_are_those_of_metrics_and_cost() -> None:
-    from aebench.benchmark.metrics import FAMILIES
-
-    assert (*FAMILIES, "cost") == module.FAMILIES
 
 
 def test_tables_do_not_import_torch() -> None:
@@ -447,3 +440,14 @@ def test_only_higher_and_costs_and_missing() -> None:
 def test_only_an_unknown_metric_names_the_valid_ones() -> None:
     with pytest.raises(InputError, match=r"'fad'.*valid: .*fid\[classifier\].*mse"):
         leaderboard(large()).only("fad")
+
+
+def test_what_a_model_lacks_altogether_it_lacks_under_every_qualifier() -> None:
+    """An unqualified n/a row fills the qualified columns and has none of its own."""
+    found = board(
+        row(90.0, "nll[bernoulli]", model="vae", better="lower", family="likelihood"),
+        row(math.nan, "nll", model="ae", better="lower", family="likelihood", note="has none"),
+    )
+    assert [measure.name for measure in found.measures] == ["nll[bernoulli]"]
+    assert "has none" in found.to_markdown()
+    assert "scored as" not in found.to_markdown()

@@ -54,7 +54,7 @@ def test_a_users_file_that_cannot_be_used(tmp_path, text: str, says: str) -> Non
 def test_unknown_names_are_answered_with_the_nearest_and_all() -> None:
     with pytest.raises(InputError, match=r"unknown model 'beta-vae' \(did you mean 'beta_vae'\?\)"):
         Autoencoder.choose("beta-vae")
-    with pytest.raises(InputError, match="no parameter 'latent_dims'.*latent_dim"):
+    with pytest.raises(InputError, match=r"no parameter 'latent_dims'.*latent_dim"):
         Autoencoder.choose("vae").complete({"latent_dims": 3})
 
 

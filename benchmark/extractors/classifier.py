@@ -126,7 +126,8 @@ class Classifier(Extractor):
         return cached_tensors(("classifier", VERSION, settings, self.dataset.hash), self._train)
 
     def _train(self) -> dict[str, Tensor]:
-        with one_thread(), torch.random.fork_rng(devices=[]):
+        # Features may be asked for without gradients, and ask for the training in turn.
+        with one_thread(), torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(derive_seed("classifier", VERSION, self.dataset.hash))
             images, targets = self._data(self.dataset.split("train"))
             net = Net(self.dataset.shape, self.sizes)

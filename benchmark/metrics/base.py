@@ -17,15 +17,6 @@ from ..extractors import Extractor
 
 Direction = Literal["higher", "lower"]
 T = TypeVar("T")
-FAMILIES = (
-    "reconstruction",
-    "likelihood",
-    "generation",
-    "disentanglement",
-    "interpolation",
-    "clustering",
-    "classification",
-)
 
 
 class NotApplicable(Exception):
@@ -278,7 +269,10 @@ class Fitted:
                 raise NotApplicable(why)
             if sampler not in self._ready:
                 with self.random("sampler", sampler, "fit") as seed, torch.no_grad():
-                    chosen.fit(self.model, self.codes("train"), seed)
+                    try:
+                        chosen.fit(self.model, self.codes("train"), seed)
+                    except InputError as reason:  # it refuses such codes
+                        raise NotApplicable(str(reason)) from None
                 self._ready.add(sampler)
             with self.random("sampler", sampler, "sample"), torch.no_grad():
                 codes = chosen.sample(self.model, n)

@@ -7,7 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -398,7 +398,7 @@ def drawn(block: list[Strip]) -> "Table":
 
     table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for strip in block:
-        side = "right" if strip.right else "left"
+        side: Literal["left", "right"] = "right" if strip.right else "left"
         table.add_column(Text(strip.header), justify=side, vertical="bottom", no_wrap=True)
     for n in range(len(block[0].cells)):
         table.add_row(*(Text(s.cells[n], style="bold" if s.best[n] else "") for s in block))
@@ -454,3 +454,14 @@ def strip_of(column: Column, bold: bool) -> Strip:
     about = f"{ARROWS[measure.better]} {clean(measure.unit)}".strip()
     header = "\n".join(crop(part, 24) for part in (name, bracket + qualifier, about) if part)
     return Strip(header, tuple(cells), tuple(bold and entry.best for entry in entries))
+
+
+def picture(text: str, width: int) -> str:
+    """Text with ANSI escapes as the SVG of a terminal."""
+
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
+    console.print(Text.from_ansi(text))
+    return console.export_svg(title="aebench", unique_id="aebench")

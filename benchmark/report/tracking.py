@@ -120,7 +120,8 @@ class WandbLog:
                 return self.wandb.init(**given, mode="online", resume="allow")
             except self.wandb.Error:  # a training must not end because a server does not answer
                 self.mode = "offline"
-        return self.wandb.init(**given, mode=self.mode)
+        given["mode"] = self.mode
+        return self.wandb.init(**given)
 
 
 def plain(value: Any) -> Any:
