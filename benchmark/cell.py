@@ -19,7 +19,8 @@ from .grid import Cell
 from .metrics import Fitted, Metric
 from .provenance import PeakMemory, code_digest, versions
 from .report.pictures import pictures
-from .store import Row, Store
+from .rows import Row
+from .store import Store
 
 OnProgress = Callable[[str, int, int], None]
 """Called with the phase, such as ``training``, and how much of it is done of how much."""

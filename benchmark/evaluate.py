@@ -3,7 +3,7 @@
 import math
 
 from .metrics import Fitted, Metric, NotApplicable
-from .store import Row
+from .rows import Row
 
 
 def evaluate(fitted: Fitted, metrics: list[Metric]) -> list[Row]:

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from ..plugins import InputError, load_file
 from .engines import Engine, Event, Job, OnEvent
 from .grid import Cell, override, read_grid, restrict, specs
-from .store import Store, rows_csv
+from .rows import rows_csv
+from .store import Store
 
 if TYPE_CHECKING:
     import pandas as pd

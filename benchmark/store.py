@@ -1,13 +1,11 @@
 """The store: the folder of finished cells, written atomically and read back."""
 
-import csv
-import io
 import json
 import math
 import os
 import shutil
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,51 +13,12 @@ from ..plugins import InputError, suggestion
 from ..seeds import digest
 from .grid import Cell, folder_name
 from .provenance import versions
+from .rows import COLUMNS, DETAILS, Row
 
 if TYPE_CHECKING:
     import pandas as pd
 
 FORMAT = 1
-COLUMNS = [
-    "dataset",
-    "model",
-    "hyperparameters",
-    "backbone",
-    "seed",
-    "sampler",
-    "metric",
-    "value",
-    "unit",
-    "cell",
-]
-"""The columns of ``rows.csv``."""
-DETAILS = ["family", "better", "estimator", "note"]
-"""What rows carry beside them in memory."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One number of one cell.
-
-    Attributes:
-        metric: its name, with what it must share to be compared in brackets: ``fid[classifier]``.
-        value: NaN where the metric does not apply, or the cell failed.
-        unit: its unit; empty for a bare number.
-        family: the family of metrics, ``cost`` or ``status``.
-        better: ``higher``, ``lower``, or empty where it is not ranked.
-        sampler: the sampler that it scores; empty where it scores the model itself.
-        estimator: how it was estimated, in words.
-        note: why the value is missing.
-    """
-
-    metric: str
-    value: float
-    unit: str = ""
-    family: str = ""
-    better: str = ""
-    sampler: str = ""
-    estimator: str = ""
-    note: str = ""
 
 
 class Store:
@@ -247,8 +206,8 @@ def alive(pid: int) -> bool:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
-    except PermissionError:  # it is somebody else's
-        return True
+    except PermissionError:
+        pass  # it is somebody else's
     return True
 
 
@@ -286,19 +245,3 @@ def hyperparameters(spec: Mapping[str, Any]) -> str:
     budget = {f"training.{key}": value for key, value in spec["training"].items()}
     held = spec["model"]["hyperparameters"] | budget
     return json.dumps(held, sort_keys=True, separators=(",", ":"))
-
-
-def rows_csv(rows: "pd.DataFrame") -> str:
-    """``rows.csv``: the columns ``COLUMNS``, values to the last bit.
-
-    What does not apply is ``n/a``; the row of a failed cell has its error as the unit.
-    """
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(COLUMNS)
-    for row in rows.to_dict("records"):
-        if row["family"] == "status":
-            row["unit"] = row["note"]
-        row["value"] = "n/a" if math.isnan(row["value"]) else repr(float(row["value"]))
-        writer.writerow([row[column] for column in COLUMNS])
-    return out.getvalue()

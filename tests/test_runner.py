@@ -16,7 +16,8 @@ import pandas as pd
 import pytest
 import torch
 from aebench.benchmark import load, run
-from aebench.benchmark.store import COLUMNS, Store
+from aebench.benchmark.rows import COLUMNS
+from aebench.benchmark.store import Store
 from aebench.models import Autoencoder
 from aebench.plugins import InputError
 
@@ -168,26 +169,48 @@ def test_failures_are_rows_and_the_others_go_on(tmp_path) -> None:
 
 
 @pytest.mark.slow
-def test_killed_at_twenty_random_moments_and_gone_on(smoke, tmp_path) -> None:
-    out = tmp_path / "killed"
-    command = [*CLI, "run", "smoke", "--workers", "2", "--device", "cpu", "--out", str(out)]
+def test_killed_at_twenty_random_moments_and_gone_on(tmp_path) -> None:
+    """Ten kills within seconds of the start, ten just after a cell was finished."""
+    grid = ["smoke", "--seeds", "25", "--device", "cpu", "--workers", "2"]
+    whole, out = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([*CLI, "run", *grid, "--out", str(whole)], check=True, capture_output=True)
+    command = [*CLI, "run", *grid, "--out", str(out)]
     generator = random.Random(0)
-    finished: dict[str, float] = {}
-    for _ in range(20):
+    finished: dict[str, int] = {}
+    interrupted = 0
+    for n in range(20):
         process = subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+            command,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
-        time.sleep(generator.uniform(3, 12))
+        assert process.stderr is not None
+        if n % 2:
+            next(line for line in process.stderr if " done (" in line)
+            time.sleep(generator.uniform(0, 0.7))
+        else:
+            time.sleep(generator.uniform(0, 8))
+        interrupted += process.poll() is None
         process.kill()
-        process.wait()
-        time.sleep(0.5)
-        for folder in (out / "cells").iterdir() if (out / "cells").exists() else []:
-            assert (folder / "metrics.json").stat().st_size > 0
+        process.communicate()
+        deadline = time.monotonic() + 20
+        while members(process.pid):
+            assert time.monotonic() < deadline, "a worker outlived its parent"
+            time.sleep(0.1)
+        for folder in out.glob("cells/*"):
+            assert json.loads((folder / "metrics.json").read_text())
             made = (folder / "cell.json").stat().st_mtime_ns
             assert finished.setdefault(folder.name, made) == made, "a finished cell ran again"
+    assert interrupted == 20
+    assert 10 <= len(finished) < 50
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert numbers(out) == numbers(smoke[0])
+    assert numbers(out) == numbers(whole)
+    for folder in out.glob("cells/*"):
+        made = (folder / "cell.json").stat().st_mtime_ns
+        assert finished.setdefault(folder.name, made) == made
     assert not list((out / "under_way").iterdir())
 
 

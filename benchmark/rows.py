@@ -1,0 +1,67 @@
+"""Rows: the numbers of cells, in memory and as a file."""
+
+import csv
+import io
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+COLUMNS = [
+    "dataset",
+    "model",
+    "hyperparameters",
+    "backbone",
+    "seed",
+    "sampler",
+    "metric",
+    "value",
+    "unit",
+    "cell",
+]
+"""The columns of ``rows.csv``."""
+DETAILS = ["family", "better", "estimator", "note"]
+"""What rows carry beside them in memory."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One number of one cell.
+
+    Attributes:
+        metric: its name, with what it must share to be compared in brackets: ``fid[classifier]``.
+        value: NaN where the metric does not apply, or the cell failed.
+        unit: its unit; empty for a bare number.
+        family: the family of metrics, ``cost`` or ``status``.
+        better: ``higher``, ``lower``, or empty where it is not ranked.
+        sampler: the sampler that it scores; empty where it scores the model itself.
+        estimator: how it was estimated, in words.
+        note: why the value is missing.
+    """
+
+    metric: str
+    value: float
+    unit: str = ""
+    family: str = ""
+    better: str = ""
+    sampler: str = ""
+    estimator: str = ""
+    note: str = ""
+
+
+def rows_csv(rows: "pd.DataFrame") -> str:
+    """``rows.csv``: the columns ``COLUMNS``, values to the last bit.
+
+    What does not apply is ``n/a``; the row of a failed cell has its error as the unit.
+    """
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(COLUMNS)
+    for row in rows.to_dict("records"):
+        if row["family"] == "status":
+            row["unit"] = row["note"]
+        row["value"] = "n/a" if math.isnan(row["value"]) else repr(float(row["value"]))
+        writer.writerow([row[column] for column in COLUMNS])
+    return out.getvalue()
