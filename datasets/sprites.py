@@ -11,6 +11,7 @@ from ..plugins import InputError
 from .base import Dataset, Split, SplitName
 
 HELD_BYTES = 128 << 20  # a split of no more pixels is drawn once and kept
+MARGIN = 1.25  # pixels between a sprite and the border, so that no smooth edge is cut
 
 # The heart is a square of half-side r with a half-disc on each of two adjacent sides. Its centre
 # of mass lies this far, in units of r, from the square's centre, along either side's normal; from
@@ -37,8 +38,8 @@ class Sprites(Dataset):
 
     dSprites' orientations include 2π, so its first and last are one image; here all 40 differ,
     but for the symmetries of the square (4-fold) and of the ellipse (2-fold). (x, y) is the centre
-    of mass. All three shapes reach equally far from it, at scale 1 15/64 of the image's side, and
-    keep at least one pixel off the border.
+    of mass. All three shapes reach equally far from it, 15/64 of the image's side at scale 1, and
+    the outermost pixels stay black.
 
     The labels are the shapes (3 classes), so that metrics of classes have something to read. The
     splits, 70 / 10 / 20, are a permutation of all combinations. Images are drawn when asked for; a
@@ -110,7 +111,8 @@ class Sprites(Dataset):
         device = factors.device
         _, scale, orientation, x, y = (column[:, None, None] for column in factors.unbind(1))
         reach = self.size * 15 / 64
-        centres = torch.linspace(1 + reach, self.size - 1 - reach, 32, device="cpu").to(device)
+        first = reach + MARGIN
+        centres = torch.linspace(first, self.size - first, 32).to(device)
         # Tables made on the CPU: a sine computed in place could depend on the batch's length.
         angles = torch.arange(40, dtype=torch.float64) * (2 * math.pi / 40)
         cos, sin = angles.cos().float().to(device), angles.sin().float().to(device)

@@ -868,13 +868,17 @@ def test_metrics_of_codes_are_not_applicable_to_conditional_models() -> None:
     assert told == {"clustering", "linear_probe", "knn", "mig", "factor_vae"}
 
 
-def test_interpolation_is_not_applicable_to_discrete_codes() -> None:
-    class Finite(Echo):
-        discrete = True
+def test_paths_within_a_label_stand_in_columns_of_their_own() -> None:
+    class Told(Echo):
+        conditional = True
 
-    fitted = fitted_echo(noise_images(9, 1, 4, 4), Finite)
-    refused = {name for name, cls in OURS.items() if "discrete" in cls().lacks(fitted)}
-    assert refused == {"smoothness", "midpoint_fid"}
+    dataset = Everything()
+    told = Fitted(Told(spec(dataset)), dataset, Pixels(dataset))
+    free = Fitted(Echo(spec(dataset)), dataset, Pixels(dataset))
+    smoothness, midpoints = OURS["smoothness"](), OURS["midpoint_fid"]()
+    assert smoothness.qualifier(told) == "label"
+    assert smoothness.qualifier(free) == ""
+    assert midpoints.qualifier(told) == f"{midpoints.qualifier(free)}|label"
 
 
 def test_metrics_of_features_are_not_applicable_where_the_extractor_is_not() -> None:

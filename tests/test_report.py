@@ -127,15 +127,15 @@ def test_traversals_vary_one_dimension_between_the_quantiles(
         assert torch.allclose(path[row, [0, -1], dim], expected, atol=1e-6)
 
 
-def test_discrete_and_spatial_codes_are_left_out() -> None:
+def test_discrete_and_spatial_codes_are_not_traversed() -> None:
     found = pictures(fit("vq_vae"))
-    assert set(found) == {"reconstructions", "samples-prior"}
+    assert set(found) == {"reconstructions", "samples-prior", "interpolations"}
 
 
 def test_few_images_of_another_shape() -> None:
     found = pictures(fit(n=3, shape=(3, 40, 20)))
     assert found["reconstructions"].shape == sheet(2, 3, 40, 20)
-    assert found["interpolations"].shape == sheet(1, 10, 40, 20)
+    assert found["interpolations"].shape == sheet(6, 10, 40, 20)
 
 
 @pytest.mark.parametrize(("channels", "value"), [(1, 8), (2, 8), (3, None), (4, 8)])

@@ -19,7 +19,8 @@ from .base import Extractor
 VERSION = 1
 """Raised whenever the network or its training changes, so that old weights are not read."""
 WIDTH = 64
-IMAGES = 10_000
+IMAGES = 30_000
+TEST_IMAGES = 10_000
 STEPS = 1500
 BATCH = 64
 LR = 3e-3
@@ -65,7 +66,7 @@ class Classifier(Extractor):
     """The last hidden layer, 64 features, of a small network trained once on the dataset.
 
     It learns all ground-truth factors at once where there are any, the labels otherwise, from at
-    most 10,000 training images, on one CPU thread whatever the device, so that the weights depend
+    most 30,000 training images, on one CPU thread whatever the device, so that the weights depend
     on the dataset alone. They are kept in the cache. One factor brings the features' mean square
     over training images to 1, so that distances do not depend on the size training happens to
     give them.
@@ -90,7 +91,7 @@ class Classifier(Extractor):
         hashed = hashlib.sha256()
         for name, tensor in sorted(self._held.items()):
             hashed.update(f"{name} {tuple(tensor.shape)}".encode())
-            hashed.update(tensor.contiguous().numpy())
+            hashed.update(tensor.numpy().tobytes())
         return hashed.hexdigest()
 
     @property
@@ -122,29 +123,29 @@ class Classifier(Extractor):
         """
         if why := self.why_not():
             raise InputError(why)
-        settings = (IMAGES, STEPS, BATCH, LR, WIDTH)
+        settings = (IMAGES, TEST_IMAGES, STEPS, BATCH, LR, WIDTH)
         return cached_tensors(("classifier", VERSION, settings, self.dataset.hash), self._train)
 
     def _train(self) -> dict[str, Tensor]:
         # Features may be asked for without gradients, and ask for the training in turn.
         with one_thread(), torch.random.fork_rng(devices=[]), torch.enable_grad():
             torch.manual_seed(derive_seed("classifier", VERSION, self.dataset.hash))
-            images, targets = self._data(self.dataset.split("train"))
+            images, targets = self._data(self.dataset.split("train").take(slice(IMAGES)))
             net = Net(self.dataset.shape, self.sizes)
             optimizer = torch.optim.Adam(net.parameters(), lr=LR)
             schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, LR, total_steps=STEPS)
             for index in batches(len(images), STEPS):
                 optimizer.zero_grad()
                 logits = net(images[index])
-                loss = sum(F.cross_entropy(z, y) for z, y in zip(logits, targets[index].T))
-                loss.backward()
+                losses = [F.cross_entropy(z, y) for z, y in zip(logits, targets[index].T)]
+                torch.stack(losses).sum().backward()
                 optimizer.step()
                 schedule.step()
             with torch.no_grad():
                 squares = [net.features(x).square().sum() for x in images.split(500)]
                 rms = (torch.stack(squares).sum() / (len(images) * WIDTH)).sqrt()
                 net.scale.copy_(rms.clamp(min=1e-6))
-                images, targets = self._data(self.dataset.split("test"))
+                images, targets = self._data(self.dataset.split("test").take(slice(TEST_IMAGES)))
                 right = torch.zeros(len(self.sizes), dtype=torch.float64)
                 for x, y in zip(images.split(500), targets.split(500)):
                     logits = net(x)
@@ -153,8 +154,8 @@ class Classifier(Extractor):
         return net.state_dict() | {"accuracy": (right / len(images)).mean()}
 
     def _data(self, split: Split) -> tuple[Tensor, Tensor]:
-        """The first images, uint8 (n, C, H, W), and their targets, int64 (n, K), on the CPU."""
-        split = split.take(slice(IMAGES)).to("cpu")
+        """The images, uint8 (n, C, H, W), and their targets, int64 (n, K), on the CPU."""
+        split = split.to("cpu")
         if not self.dataset.factor_sizes:
             assert split.labels is not None
             return split.images(), split.labels[:, None]

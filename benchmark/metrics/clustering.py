@@ -82,7 +82,7 @@ class Clustering(Metric):
     def compute(self, fitted: Fitted, sampler: str = "") -> dict[str, float]:
         from sklearn.metrics import adjusted_rand_score, normalized_mutual_info_score
 
-        train, test = (fitted.embeddings(s, n) for s, n in (("train", self.train), ("test", None)))
+        train, test = fitted.embeddings("train", self.train), fitted.embeddings("test")
         labels = fitted.labels("test").numpy()
         with fitted.random("clustering") as seed:
             clusters = kmeans_clusters(

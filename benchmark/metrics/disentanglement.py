@@ -161,6 +161,9 @@ class MIG(Metric):
 class FactorVAEScore(Metric):
     """The FactorVAE score: :func:`factor_vae_score` over all combinations of the factors.
 
+    The study of Locatello et al. takes 10,000 votes and scores 5,000; of 2,000 each the standard
+    error is .011 at most, for a quarter of the work.
+
     Args:
         variance_points: points that the variances of all codes are estimated on.
         train: votes that decide which factor a code stands for.
@@ -181,8 +184,8 @@ class FactorVAEScore(Metric):
         self,
         *,
         variance_points: int = 10_000,
-        train: int = 10_000,
-        evaluations: int = 5_000,
+        train: int = 2_000,
+        evaluations: int = 2_000,
         batch: int = 64,
         prune: float = 0.05,
     ) -> None:

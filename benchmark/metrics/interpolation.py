@@ -58,18 +58,20 @@ def draw_pairs(n: int, pairs: int, labels: Tensor | None = None) -> Tensor:
 
 
 class BetweenPairs(Metric):
-    """A metric of decoded points between the codes of pairs of test images."""
+    """A metric of decoded points between the codes of pairs of test images.
+
+    A model with discrete codes decodes such a point as the nearest code. A conditional model's
+    pairs share their label; they are nearer than others, and stand in a column of their own.
+    """
 
     family = "interpolation"
 
-    def lacks(self, fitted: Fitted) -> str:
-        return super().lacks(fitted) or ("the codes are discrete" if fitted.model.discrete else "")
+    def qualifier(self, fitted: Fitted) -> str:
+        held = [super().qualifier(fitted), "label" if fitted.model.conditional else ""]
+        return "|".join(word for word in held if word)
 
     def ends(self, fitted: Fitted, pairs: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Codes of both ends of random pairs, (pairs, …) each, and their labels (pairs,) or None.
-
-        A conditional model's pairs share their label.
-        """
+        """The codes of both ends of random pairs, (pairs, …), and their labels or None."""
         labels = fitted.labels("test") if fitted.model.conditional else None
         codes = fitted.codes("test")
         with fitted.random(self.name, "pairs"):

@@ -107,7 +107,7 @@ class ELBO(Likelihood):
     source = "Kingma and Welling 2014, arXiv:1312.6114"
     description = "evidence lower bound of an image"
 
-    def __init__(self, *, samples: int = 10, images: int | None = None) -> None:
+    def __init__(self, *, samples: int = 10, images: int | None = 10_000) -> None:
         super().__init__(samples=samples, images=images)
 
     def compute(self, fitted: Fitted, sampler: str = "") -> dict[str, float]:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..metrics import Fitted, NotApplicable, as_uint8
+from ..metrics.interpolation import draw_pairs
 
 TILE = 32
 """Pixels that the longer side of an image has at least, once enlarged."""
@@ -60,24 +61,12 @@ def interpolations(fitted: Fitted, pairs: int = 6, points: int = 10) -> np.ndarr
     Both images of a pair have the same label where the model is conditional. uint8 (H, W, 3).
 
     Raises:
-        NotApplicable: the codes are discrete, or the test split has no pair.
+        NotApplicable: the test split has no pair.
     """
-    if fitted.model.discrete:
-        raise NotApplicable("the codes are discrete")
-    codes, labels = fitted.codes("test").cpu(), None
+    codes = fitted.codes("test").cpu()
+    labels = fitted.labels("test") if fitted.model.conditional else None
     with fitted.random("pictures", "interpolations"):
-        order = torch.randperm(len(codes))
-        if fitted.model.conditional:
-            labels = fitted.labels("test")
-            order = order[labels[order].argsort(stable=True)]
-            starts = (labels[order][1:] == labels[order][:-1]).nonzero().flatten()
-            starts = starts[torch.randperm(len(starts))]
-        else:
-            starts = torch.arange(0, len(codes) - 1, 2)
-    starts = starts[:pairs]
-    if not len(starts):
-        raise NotApplicable("the test split has no pair of images")
-    first, second = order[starts], order[starts + 1]
+        first, second = draw_pairs(len(codes), pairs, labels).unbind(1)
     steps = torch.linspace(0, 1, points)
     weights = steps.view(points, *[1] * (codes.ndim - 1))
     path = torch.cat([torch.lerp(codes[i], codes[j], weights) for i, j in zip(first, second)])
