@@ -4,11 +4,15 @@ import inspect
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import yaml
 
 from ..plugins import Plugin
 from .grid import plain, shipped
+
+if TYPE_CHECKING:
+    from .metrics import Quantity
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,23 @@ def about(cls: type[Plugin]) -> str:
     line = getattr(cls, "description", "") or (inspect.getdoc(cls) or "").partition("\n")[0]
     source = getattr(cls, "reference", "") or getattr(cls, "source", "")
     family = getattr(cls, "family", "")
-    words = [f"{family}:" if family else "", line.rstrip("."), f"({source})" if source else ""]
+    given = ", ".join(stated(quantity) for quantity in getattr(cls, "quantities", ()))
+    words = [
+        f"{family}:" if family else "",
+        line.rstrip("."),
+        f"[{given}]" if given else "",
+        f"({source})" if source else "",
+    ]
+    return " ".join(word for word in words if word)
+
+
+def stated(quantity: "Quantity") -> str:
+    """A quantity's name, direction, unit and range: ``acc ↑ 0 to 1``."""
+    low, high = (None if bound is None else f"{bound:g}" for bound in (quantity.low, quantity.high))
+    span = (
+        f"{low} to {high}" if low and high else f"≥ {low}" if low else f"≤ {high}" if high else ""
+    )
+    words = [quantity.name, "↑" if quantity.better == "higher" else "↓", quantity.unit, span]
     return " ".join(word for word in words if word)
 
 

@@ -17,7 +17,7 @@ from . import train as training
 from .extractors import Extractor
 from .grid import Cell
 from .metrics import Fitted, Metric
-from .provenance import PeakMemory, code_digest, versions
+from .provenance import LIBRARIES, PeakMemory, code_digest, versions
 from .report.pictures import pictures
 from .rows import Row
 from .store import Store
@@ -59,7 +59,8 @@ def key_of(spec: dict[str, Any]) -> str:
     if spec["backbone"]:
         roots.append(Backbone.choose(spec["backbone"]["name"]))
     code = code_digest(*roots, training, evaluation)
-    return digest(spec, dataset_of(spec).hash, code, versions())
+    computing = {library: versions()[library] for library in LIBRARIES}
+    return digest(spec, dataset_of(spec).hash, code, computing)
 
 
 def build(spec: dict[str, Any]) -> Autoencoder:

@@ -13,11 +13,12 @@ from typing import Any
 
 PACKAGE = __name__.rpartition(".benchmark.")[0]
 LIBRARIES = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "scipy", "scikit-learn")
+"""What computes numbers."""
 
 
 @lru_cache
 def versions() -> dict[str, str]:
-    """The versions of Python, aebench and the libraries that compute numbers."""
+    """The versions of Python, aebench and ``LIBRARIES``."""
     found = {"python": platform.python_version()}
     for library in ("aebench", *LIBRARIES):
         try:

@@ -81,7 +81,9 @@ def run(
     """
     paths = tuple(str(Path(file).expanduser().resolve()) for file in files)
     name, held = read_grid(grid)
-    plan = planned(name, held, datasets, models, seeds, settings, paths, out, workers, device)
+    chosen = changed(held, datasets, models, seeds, settings, paths)
+    store = Path("runs") / name if out is None else out
+    plan = planned(name, chosen, store, workers, devices_of(device))
     log = None
     if wandb:
         from .report.tracking import WandbLog
@@ -107,21 +109,15 @@ def run(
     return rows
 
 
-def planned(
-    name: str,
+def changed(
     held: dict[str, Any],
     datasets: Iterable[str] | None,
     models: Iterable[str] | None,
     seeds: int | None,
     settings: Iterable[str],
-    files: tuple[str, ...],
-    out: str | Path | None,
-    workers: int | None,
-    device: str,
-) -> Plan:
-    """The plan of a run; everything that a user can get wrong is found here."""
-    from .cell import key_of
-
+    files: Iterable[str],
+) -> dict[str, Any]:
+    """A grid's settings with the user's changes. The arguments are those of :func:`run`."""
     for assignment in settings:
         override(held, assignment)
     for model in defined(files):
@@ -134,13 +130,33 @@ def planned(
         held["models"] = restrict(held["models"], models, "model")
     if seeds is not None:
         held["seeds"] = seeds
-    devices = devices_of(device)
+    return held
+
+
+def planned(
+    name: str,
+    held: dict[str, Any],
+    out: str | Path,
+    workers: int | None,
+    devices: tuple[str, ...],
+) -> Plan:
+    """The plan of a run; everything that a user can get wrong is found here, or was before.
+
+    Args:
+        name: the grid's name.
+        held: its settings.
+        out: the store's folder.
+        workers: cells at once; None takes one a core on the CPU, one a device on GPUs.
+        devices: where to run.
+    """
+    from .cell import key_of
+
     if workers is None:
         workers = len(devices) if devices[0] != "cpu" else os.cpu_count() or 1
     if workers < 1:
         raise InputError(f"workers must be 1 or more, not {workers}")
     cells = [Cell(spec, key_of(spec)) for spec in specs(held, devices[0].partition(":")[0])]
-    store = Store(out if out is not None else Path("runs") / name, create=True)
+    store = Store(out, create=True)
     store.clean()
     missing = [cell for cell in cells if not store.has(cell)]
     return Plan(name, cells, missing, store, workers, devices)

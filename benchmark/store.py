@@ -49,9 +49,9 @@ class Store:
                     about = {"format": FORMAT, "aebench": versions()["aebench"]}
                     self.write_text("store.json", json.dumps(about))
             held = json.loads(marker.read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            raise InputError(f"{self.path} is not a folder of results of `aebench run`") from None
         except (OSError, ValueError) as error:
+            if isinstance(error, FileNotFoundError) and not create:
+                raise InputError(f"{self.path} is not a folder of results of a run") from None
             raise InputError(f"{self.path} cannot be used: {error}") from None
         if not isinstance(held, dict) or held.get("format") != FORMAT:
             made = held.get("format") if isinstance(held, dict) else held

@@ -93,12 +93,12 @@ def idx_files(*hashes: tuple[str, ...]) -> tuple[IdxFile, ...]:
 class IdxDataset(Dataset):
     """28 × 28 grey images in 10 classes, in the four files of MNIST.
 
-    Each file, gzipped or not, is looked for in ``$AEBENCH_DATA/<name>``, in ``$AEBENCH_DATA``, and
-    in ``data/<name>`` of the cache: ``$AEBENCH_CACHE``, or the user's cache folder. A file that is
-    nowhere is downloaded into the cache from the first mirror that has it; an interrupted download
-    goes on where it stopped.
+    Each file, gzipped or not, spelt ``…-idx3-ubyte`` or ``….idx3-ubyte``, is looked for in
+    ``$AEBENCH_DATA/<name>``, in ``$AEBENCH_DATA``, and in ``data/<name>`` of the cache:
+    ``$AEBENCH_CACHE``, or the user's cache folder. A file that is nowhere is downloaded into the
+    cache from the first mirror that has it; an interrupted download goes on where it stopped.
 
-    Every file is checked by its SHA-256, on every load. As datasets share the names, a file in
+    Every file is checked by its hash, on every load. As datasets share the names, a file in
     ``$AEBENCH_DATA`` itself that fails the check is passed over; elsewhere it is an error.
 
     The official test set is test; the official training set is cut into 50,000 train and
@@ -170,7 +170,7 @@ class IdxDataset(Dataset):
 
 
 def candidates(folder: Path, name: str) -> Iterator[Path]:
-    """The files in ``folder`` that may be the one called ``name``."""
+    """The files in ``folder`` that may be the one called ``name``, in either spelling."""
     for spelling in (name, name.replace("-idx", ".idx")):
         for suffix in (".gz", ""):
             path = folder / (spelling + suffix)
@@ -196,7 +196,7 @@ def download(url: str, path: Path, file: IdxFile) -> NDArray[np.uint8]:
     headers = {"Accept-Encoding": "identity"}
     if start:
         headers["Range"] = f"bytes={start}-"
-    fetch = pooch.HTTPDownloader(chunk_size=1 << 16, timeout=30, headers=headers)
+    fetch = pooch.HTTPDownloader(chunk_size=1 << 13, timeout=30, headers=headers)
     try:
         with part.open("ab") as target:
             fetch(url, target, None)
@@ -256,9 +256,9 @@ class FashionMnist(IdxDataset):
 class Kmnist(IdxDataset):
     """Cursive Japanese characters (Clanuwat et al. 2018, arXiv:1812.01718; CC BY-SA 4.0).
 
-    See :class:`IdxDataset` for where the files are looked for, and for the splits. Of the training
-    images only the published gzip file's hash is known (torchvision's): a file of them that is not
-    gzipped is checked by its header and size alone.
+    See :class:`IdxDataset` for where the files are looked for, and for the splits. The training
+    images are known by the SHA-256 of the published gzip file, which torchvision's sources state,
+    and by git's hash of their content, as public repositories hold it.
     """
 
     name = "kmnist"
@@ -268,8 +268,11 @@ class Kmnist(IdxDataset):
         "http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
     )
     files = idx_files(
+        (
+            "51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",
+            "3cf037df1ccd08cf71c7e9465ca6bc729e79a251",
+        ),
         ("2a16eeae62da984b8bd24fa32e31d47291f01dac3fe84d5594f304f71e7d374b",),
         ("76fbd229ce87db80dd281af5e6670de4ad0e42fb30a7bd643972994c47c1f42e",),
         ("a11dc742be8e781a40a92f53d6a4957e7b7d36df2faa097659131ebfd8fd60c6",),
-        ("51467d22d8cc72929e2a028a0428f2086b092bb31cfb79c69cc0a90ce135fde4",),
     )

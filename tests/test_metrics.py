@@ -271,6 +271,24 @@ def test_bounds_draw_as_many_samples_as_asked(at_once: int) -> None:
     assert torch.allclose(elbo(log_weights, 50, at_once), weights.mean(0))
 
 
+def test_likelihoods_weigh_every_image_alike() -> None:
+    class Bright(Echo):
+        def log_weights(self, x: Tensor, y: Tensor | None, samples: int) -> Tensor:
+            return x.flatten(1).sum(1).expand(samples, -1)
+
+    images = noise_images(130, 1, 2, 2)  # 130 is a multiple of no chunk
+    images[100:] //= 4
+    fitted = fitted_echo(images, Bright)
+    expected = (images.double() / 255).flatten(1).sum(1)
+    assert ELBO(samples=30).compute(fitted)["elbo"] == pytest.approx(expected.mean().item())
+    assert NLL(samples=70, images=None).compute(fitted)["nll"] == pytest.approx(
+        -expected.mean().item()
+    )
+    assert NLL(samples=70, images=7).compute(fitted)["nll"] == pytest.approx(
+        -expected[:7].mean().item()
+    )
+
+
 def test_likelihood_names_the_observation_model(linear: tuple[Fitted, Tensor, float]) -> None:
     assert NLL().qualifier(linear[0]) == "gaussian(sigma=0.5)"
     dataset = Held(noise_images(9, 1, 8, 8), torch.arange(9) % 3)
@@ -368,6 +386,27 @@ def test_a_sampler_of_the_test_images_has_no_distance() -> None:
     assert "25 samples against 60 images of the train split" in FID(
         samples=25, reference="train"
     ).estimator(fitted)
+
+
+def test_a_sampler_is_fitted_once_to_the_train_codes() -> None:
+    class Fits(Sampler):
+        def __init__(self) -> None:
+            self.held: list[Tensor] = []
+
+        def fit(self, model: Autoencoder, codes: Tensor, seed: int) -> None:
+            self.held.append(codes)
+
+        def sample(self, model: Autoencoder, n: int) -> Tensor:
+            return self.held[-1][:n]
+
+    model, dataset = normed_vae()
+    sampler = Fits()
+    fitted = Fitted(model, dataset, Pixels(dataset), samplers={"fits": sampler})
+    FID(samples=20).compute(fitted, "fits")
+    FID(samples=30).compute(fitted, "fits")
+    assert len(sampler.held) == 1
+    assert torch.equal(sampler.held[0], fitted.codes("train"))
+    assert not torch.equal(sampler.held[0], fitted.codes("test"))
 
 
 # Disentanglement: the answers of disentanglement_lib's own code for these six representations.
@@ -476,9 +515,11 @@ def test_factor_vae_prunes_codes_that_hardly_vary() -> None:
 
 def test_factor_vae_holds_the_variances_of_the_whole_set() -> None:
     """A code's scale must not matter: local variances are divided by global ones."""
+    random = np.random.default_rng(0)
 
     def represent(factors: np.ndarray) -> np.ndarray:
-        return standardised(factors) * [100, 1, 0.1, 10, 1]
+        noise = 0.1 * random.standard_normal(factors.shape)
+        return (standardised(factors) + noise) * [100, 1, 0.1, 10, 1]
 
     assert factor_vae_score(represent, SIZES, train=1000, evaluations=1000) == 1
 

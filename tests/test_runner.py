@@ -305,13 +305,17 @@ def test_two_versions_of_a_cell_are_not_averaged(smoke, tmp_path) -> None:
         (["table", "OTHER"], "format 99"),
         (["run", "smoke", "--out", "OTHER"], "format 99"),
         (["run", "smoke", "--out", "FILE"], "FILE"),
+        (["run", "smoke", "--out", "/proc/nothing"], "/proc/nothing cannot be used"),
+        (["run", "mnist", "--out", "NEW"], "mnist.*train-images-idx3-ubyte.* not an IDX file"),
         (["show", "STORE", "nothing"], "no cell 'nothing'"),
         (["show", "STORE", "digits"], "several cells"),
         (["list", "model"], "cannot list 'model'.*models"),
         (["nothing"], "nothing"),
     ],
 )
-def test_bad_input_gets_one_line_and_exit_code_2(smoke, tmp_path, arguments, says, capsys) -> None:
+def test_bad_input_gets_one_line_and_exit_code_2(
+    smoke, tmp_path, arguments, says, capsys, monkeypatch
+) -> None:
     import re
 
     from aebench.benchmark.cli import main
@@ -320,7 +324,12 @@ def test_bad_input_gets_one_line_and_exit_code_2(smoke, tmp_path, arguments, say
     other.mkdir()
     (other / "store.json").write_text('{"format": 99}')
     (tmp_path / "FILE").write_text("")
+    damaged = tmp_path / "data" / "mnist" / "train-images-idx3-ubyte"
+    damaged.parent.mkdir(parents=True)
+    damaged.write_bytes(b"damaged")
+    monkeypatch.setenv("AEBENCH_DATA", str(tmp_path / "data"))
     places = {"STORE": str(smoke[0]), "OTHER": str(other), "FILE": str(tmp_path / "FILE")}
+    places["NEW"] = str(tmp_path / "new")
     arguments = [places.get(argument, argument) for argument in arguments]
     if arguments[:2] == ["run", "smoke"] and "--out" not in arguments:
         arguments += ["--out", str(tmp_path / "new")]

@@ -1,0 +1,729 @@
+"""Every dataset keeps the contract; the renderer and the readers do what they say."""
+
+import gzip
+import hashlib
+import http.server
+import itertools
+import os
+import re
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from aebench.datasets import SPLITS, Dataset, Split, dataset_from
+from aebench.datasets.idx import IdxFile, Mnist
+from aebench.datasets.sprites import Sprites
+from aebench.plugins import InputError
+from PIL import Image
+from torch import Tensor
+
+Arrays = dict[str, np.ndarray]
+SIZES = {"train": 40, "val": 10, "test": 20}
+
+
+def refusal(name: str, **parameters: Any) -> str:
+    """The one line with which a dataset refuses to load."""
+    with pytest.raises(InputError) as caught:
+        _ = dataset_from(name, parameters).splits
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# Files to read, each image unlike the others.
+
+
+def noise(n: int, *shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (n, *shape), np.uint8)
+
+
+def save_npz(path: Path, **arrays: Any) -> dict[str, str]:
+    np.savez(path, **arrays)
+    return {"path": str(path)}
+
+
+def grid_arrays() -> Arrays:
+    """Every combination of 2 × 3 × 5 factors, shuffled, with gaps between their values."""
+    factors = np.array(list(itertools.product(range(2), range(3), range(5))))
+    order = np.random.default_rng(1).permutation(len(factors))
+    return {"images": noise(30, 4, 6), "factors": factors[order] * 10 + 3}
+
+
+def save_images(root: Path, images: np.ndarray, folders: tuple[str, ...] = ("",)) -> None:
+    for i, image in enumerate(images):
+        folder = root / folders[i % len(folders)]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(folder / f"{i:03}.png")
+
+
+def idx(array: np.ndarray) -> bytes:
+    lengths = b"".join(n.to_bytes(4, "big") for n in array.shape)
+    return bytes([0, 0, 8, array.ndim]) + lengths + array.tobytes()
+
+
+@pytest.fixture
+def mnist(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, bytes]:
+    """MNIST shrunk to 60 + 20 images that are nowhere yet: the contents of its files by name."""
+    arrays = {
+        "train-images-idx3-ubyte": noise(60, 28, 28),
+        "train-labels-idx1-ubyte": np.arange(60, dtype=np.uint8) % 10,
+        "t10k-images-idx3-ubyte": noise(20, 28, 28, seed=1),
+        "t10k-labels-idx1-ubyte": np.arange(20, dtype=np.uint8) % 10,
+    }
+    contents = {name: idx(array) for name, array in arrays.items()}
+    files = tuple(
+        IdxFile(name, array.shape, (hashlib.sha256(contents[name]).hexdigest(),))
+        for name, array in arrays.items()
+    )
+    monkeypatch.setattr(Mnist, "files", files)
+    monkeypatch.setattr(Mnist, "held_out", 10)
+    monkeypatch.setattr(Mnist, "mirrors", ())
+    monkeypatch.setenv("AEBENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("AEBENCH_CACHE", str(tmp_path / "cache"))
+    return contents
+
+
+def place(folder: Path, contents: dict[str, bytes], *, packed: bool = True) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in contents.items():
+        if packed:
+            (folder / f"{name}.gz").write_bytes(gzip.compress(content))
+        else:
+            (folder / name).write_bytes(content)
+
+
+@pytest.fixture(params=["digits", "sprites", "npz", "folder", "mnist"])
+def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Dataset]:
+    """What makes a dataset, given its limits."""
+    parameters: dict[str, Any] = {}
+    if request.param == "sprites":
+        parameters = {"size": 16} | SIZES
+    elif request.param == "npz":
+        parameters = save_npz(
+            tmp_path / "a.npz",
+            images=noise(200, 3, 8, 8),
+            labels=np.arange(200) % 7,
+            factors=np.stack([np.arange(200) % 7, np.arange(200) % 4], 1),
+        )
+    elif request.param == "folder":
+        save_images(tmp_path / "images", noise(200, 8, 8, 3), ("cat", "dog"))
+        parameters = {"path": str(tmp_path / "images")}
+    elif request.param == "mnist":
+        place(tmp_path / "data" / "mnist", request.getfixturevalue("mnist"))
+    return lambda **limits: dataset_from(request.param, parameters | limits)
+
+
+# The contract.
+
+
+def test_splits_are_disjoint_and_well_formed(make: Callable[..., Dataset]) -> None:
+    dataset = make()
+    seen: list[bytes] = []
+    for name in SPLITS:
+        split = dataset.split(name)
+        images = split.images()
+        assert images.dtype == torch.uint8
+        assert images.shape == (len(split), *dataset.shape)
+        assert len(split) > 0
+        assert split.labels is not None
+        assert split.labels.dtype == torch.int64
+        assert split.labels.shape == (len(split),)
+        assert split.labels.min() >= 0
+        assert split.labels.max() < dataset.classes
+        if split.factors is not None:
+            sizes = torch.tensor(dataset.factor_sizes)
+            assert split.factors.dtype == torch.int64
+            assert split.factors.shape == (len(split), len(dataset.factor_names))
+            assert ((split.factors >= 0) & (split.factors < sizes)).all()
+        batches = list(split.batches(7))
+        assert torch.equal(torch.cat([x for x, _ in batches]), images)
+        keys = split.factors if dataset.name == "sprites" else images
+        assert keys is not None
+        seen += [row.numpy().tobytes() for row in keys]
+    if dataset.name != "digits":  # which has a few images twice
+        assert len(set(seen)) == len(seen)
+
+
+def test_limits_keep_the_first_images(make: Callable[..., Dataset]) -> None:
+    whole, limited = make(), make(train=9, val=2, test=5)
+    for name, n in (("train", 9), ("val", 2), ("test", 5)):
+        part = limited.splits[name]
+        assert len(part) == n
+        assert torch.equal(part.images(), whole.splits[name].images(slice(n)))
+        assert part.labels is not None
+        assert torch.equal(part.labels, whole.splits[name].labels[:n])
+    assert limited.classes == whole.classes
+    assert limited.factor_sizes == whole.factor_sizes
+
+
+def test_hash_is_of_the_content(make: Callable[..., Dataset]) -> None:
+    first, second = make(), make()
+    _ = second.splits  # what was read before must not matter
+    assert re.fullmatch("[0-9a-f]{16}", first.hash)
+    assert first.hash == second.hash
+    assert len({first.hash, make(train=9).hash, make(test=5).hash}) == 3
+
+
+def test_limits_below_one_are_refused(make: Callable[..., Dataset]) -> None:
+    with pytest.raises(InputError, match="val must be 1 or more, not 0"):
+        make(val=0)
+
+
+def test_digits_are_scikit_learns() -> None:
+    from sklearn.datasets import load_digits
+
+    splits = dataset_from("digits").splits
+    assert [len(splits[name]) for name in SPLITS] == [1258, 180, 359]
+    images = torch.cat([splits[name].images() for name in SPLITS]).double()
+    labels = torch.cat([splits[name].labels for name in SPLITS])
+    held = load_digits()
+    mine = sorted(zip(labels.tolist(), (images * 16 / 255).round().flatten(1).tolist()))
+    assert mine == sorted(zip(held.target.tolist(), held.data.tolist()))
+    assert images.max() == 255
+
+
+# Sprites.
+
+
+def draw(*rows: tuple[int, ...], size: int = 64) -> Tensor:
+    return Sprites(size=size).render(torch.tensor(rows)).double()[:, 0]
+
+
+def centres(images: Tensor) -> Tensor:
+    """The centre of mass (x, y) of images (n, H, W), in pixels."""
+    middle = torch.arange(images.shape[-1]) + 0.5
+    mass = images.sum((1, 2))
+    return torch.stack([(images.sum(axis) * middle).sum(1) / mass for axis in (1, 2)], 1)
+
+
+@pytest.mark.parametrize("size", [8, 32, 64])
+def test_a_sprite_does_not_depend_on_its_batch(size: int) -> None:
+    sprites = Sprites(size=size)
+    generator = torch.Generator().manual_seed(0)
+    top = torch.tensor(sprites.factor_sizes)
+    factors = (torch.rand(300, 5, generator=generator) * top).long()
+    together = sprites.render(factors)
+    alone = torch.cat([sprites.render(row) for row in factors.split(1)])
+    assert torch.equal(together, alone)
+    assert torch.equal(sprites.render(factors.flip(0)).flip(0), together)
+    assert sprites.render(factors[:0]).shape == (0, 1, size, size)
+
+
+@pytest.mark.parametrize("shape", range(3))
+@pytest.mark.parametrize("size", [16, 64])
+def test_position_is_the_centre_of_mass(shape: int, size: int) -> None:
+    for axis in (0, 1):
+        rows = [(shape, 4, 7, *((i, 11) if axis == 0 else (11, i))) for i in range(32)]
+        found = centres(draw(*rows, size=size))
+        steps = found.diff(dim=0)
+        expected = (size - 2 * (size * 15 / 64 + 1.25)) / 31
+        assert (steps[:, axis] > 0).all()
+        assert torch.allclose(steps[:, axis].mean(), torch.tensor(expected).double(), rtol=0.02)
+        assert (found[:, 1 - axis] - found[0, 1 - axis]).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("shape", range(3))
+def test_a_turn_leaves_the_centre_in_place(shape: int) -> None:
+    found = centres(draw(*[(shape, 5, o, 16, 16) for o in range(40)]))
+    assert (found - found.mean(0)).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("shape", range(3))
+def test_scale_sets_the_area(shape: int) -> None:
+    areas = draw(*[(shape, s, 3, 16, 16) for s in range(6)]).sum((1, 2))
+    assert (areas.diff() > 0).all()
+    assert areas[5] / areas[0] == pytest.approx(4, rel=0.03)
+
+
+@pytest.mark.parametrize("size", [8, 32, 64])
+def test_no_sprite_touches_the_border(size: int) -> None:
+    corners = [
+        (shape, 5, o, x, y)
+        for shape, o, x, y in itertools.product(range(3), range(40), (0, 31), (0, 31))
+    ]
+    images = draw(*corners, size=size)
+    edges = torch.cat([images[:, [0, -1]].flatten(1), images[:, :, [0, -1]].flatten(1)], 1)
+    assert edges.max() == 0
+    assert images.flatten(1).amax(1).min() > 200
+
+
+@pytest.mark.parametrize(("shape", "order"), [(0, 4), (1, 2), (2, 1)])
+def test_symmetry_of_the_shapes(shape: int, order: int) -> None:
+    turns = draw(*[(shape, 5, o, 9, 20) for o in range(40)])
+    for step in (10, 20):
+        apart = (turns - turns.roll(step, 0)).abs()
+        if step * order % 40 == 0:
+            assert apart.max() <= 1
+        else:
+            assert apart.flatten(1).sum(1).min() > 255 * 20
+    within = turns[: 40 // order].flatten(1)
+    assert len({row.numpy().tobytes() for row in within}) == len(within)
+
+
+def test_edges_are_one_pixel_wide() -> None:
+    image = draw((0, 5, 3, 16, 16))[0] / 255
+    grey = ((image > 0.02) & (image < 0.98)).sum()
+    perimeter = 4 * 15 * 2**0.5
+    assert image.max() == 1
+    assert 0.7 * perimeter < grey < 1.6 * perimeter
+
+
+def test_area_is_that_of_the_shape() -> None:
+    areas = draw(*[(shape, 5, 3, 16, 16) for shape in range(3)]).sum((1, 2)) / 255
+    expected = torch.tensor([2.0, torch.pi / 2, 2.0704]).double() * 15**2
+    assert torch.allclose(areas, expected, rtol=0.02)
+
+
+def test_the_whole_grid_is_drawn_on_demand() -> None:
+    sprites = Sprites(test=50)
+    train, test = sprites.split("train"), sprites.split("test")
+    assert sprites.factor_sizes == (3, 6, 40, 32, 32)
+    assert sprites.classes == 3
+    assert sprites.renders
+    assert sum(map(len, sprites.whole.values())) == 3 * 6 * 40 * 32 * 32
+    assert train.pixels is None
+    assert test.pixels is not None
+    assert train.factors is not None
+    assert test.factors is not None
+    index = torch.tensor([500_000, 3])
+    assert torch.equal(train.images(index), sprites.render(train.factors[index]))
+    assert torch.equal(test.images(), sprites.render(test.factors))
+    assert torch.equal(train.labels, train.factors[:, 0])
+    flat = torch.cat([split.factors for split in sprites.whole.values()]) @ torch.tensor(
+        [6 * 40 * 32 * 32, 40 * 32 * 32, 32 * 32, 32, 1]
+    )
+    assert torch.equal(flat.sort().values, torch.arange(len(flat)))
+
+
+@pytest.mark.parametrize(
+    ("factors", "message"),
+    [
+        (torch.tensor([[0, 6, 0, 0, 0]]), "factor 'scale' has no value 6; valid: 0 to 5"),
+        (torch.tensor([[0, 0, 0, 0, -1]]), "factor 'y' has no value -1; valid: 0 to 31"),
+        (torch.zeros(2, 4, dtype=torch.int64), r"int64 \(n, 5\), not int64 \(2, 4\)"),
+        (torch.zeros(2, 5), r"not float32 \(2, 5\)"),
+    ],
+)
+def test_sprites_refuse_other_factors(factors: Tensor, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        Sprites().render(factors)
+
+
+def test_sprites_refuse_other_sizes() -> None:
+    assert "8 to 256, not 7" in refusal("sprites", size=7)
+
+
+# IDX files.
+
+
+def arrays_of(split: Split) -> tuple[np.ndarray, np.ndarray]:
+    assert split.labels is not None
+    return split.images().numpy(), split.labels.numpy()
+
+
+def check_is_mnist(contents: dict[str, bytes]) -> Dataset:
+    dataset = dataset_from("mnist")
+    images, labels = arrays_of(dataset.split("test"))
+    assert images.tobytes() == contents["t10k-images-idx3-ubyte"][16:]
+    assert labels.astype(np.uint8).tobytes() == contents["t10k-labels-idx1-ubyte"][8:]
+    parts = [arrays_of(dataset.split(name)) for name in ("train", "val")]
+    assert [len(labels) for _, labels in parts] == [50, 10]
+    held = {image.tobytes(): label for part in parts for image, label in zip(*part)}
+    official = noise(60, 28, 28)
+    assert [held[image.tobytes()] for image in official] == [i % 10 for i in range(60)]
+    return dataset
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("folder", ["data/mnist", "data", "cache/data/mnist"])
+def test_idx_files_are_found(
+    folder: str, packed: bool, mnist: dict[str, bytes], tmp_path: Path
+) -> None:
+    place(tmp_path / folder, mnist, packed=packed)
+    check_is_mnist(mnist)
+
+
+def test_idx_files_are_found_by_their_other_spelling(
+    mnist: dict[str, bytes], tmp_path: Path
+) -> None:
+    spelt = {name.replace("-idx", ".idx"): content for name, content in mnist.items()}
+    place(tmp_path / "data", spelt, packed=False)
+    check_is_mnist(mnist)
+
+
+IMAGES = "train-images-idx3-ubyte"
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda b: b"\0\0\x0d" + b[3:], "is not an IDX file of 3 axes: it begins with 00000d03"),
+        (lambda b: b"", "begins with nothing"),
+        (lambda b: b[:9], "is cut short: 9 bytes"),
+        (lambda b: b[:-5], "has 47051 bytes where its header says 47056"),
+        (lambda b: b[:4] + b"\0\0\0\x01" + b[8:], r"shape (1, 28, 28), not (60, 28, 28)"),
+        (lambda b: b[:-1] + bytes([b[-1] ^ 1]), "is not the published file"),
+        (lambda b: gzip.compress(b)[:-99], "is a damaged gzip file"),
+        (lambda b: gzip.compress(b)[:50] + b"\xff" * 500, "is a damaged gzip file"),
+    ],
+)
+def test_a_damaged_idx_file_is_named(
+    damage: Callable[[bytes], bytes], message: str, mnist: dict[str, bytes], tmp_path: Path
+) -> None:
+    place(tmp_path / "data" / "mnist", mnist | {IMAGES: damage(mnist[IMAGES])}, packed=False)
+    said = refusal("mnist")
+    assert f"{tmp_path}/data/mnist/{IMAGES} " in said
+    assert message in said
+
+
+def test_hashes_of_the_compressed_file_and_of_git_count_too(tmp_path: Path) -> None:
+    content = idx(np.arange(6, dtype=np.uint8).reshape(2, 3))
+    packed = gzip.compress(content)
+    plain, zipped = tmp_path / "a", tmp_path / "a.gz"
+    plain.write_bytes(content)
+    zipped.write_bytes(packed)
+    # git hash-object a
+    by_git = IdxFile("a", (2, 3), (hashlib.sha1(b"blob 18\0" + content).hexdigest(),))
+    by_gzip = IdxFile("a", (2, 3), (hashlib.sha256(packed).hexdigest(),))
+    assert by_git.read(plain).tolist() == by_git.read(zipped).tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert by_gzip.read(zipped).tolist() == [[0, 1, 2], [3, 4, 5]]
+    with pytest.raises(InputError, match="not the published file"):
+        by_gzip.read(plain)
+
+
+def test_missing_idx_files_say_where_to_put_them(mnist: dict[str, bytes], tmp_path: Path) -> None:
+    said = refusal("mnist")
+    for folder in ("data/mnist", "data", "cache/data/mnist"):
+        assert str(tmp_path / folder) in said
+    for name in mnist:
+        assert f"{name}.gz" in said
+    assert f"into {tmp_path}/data/mnist by hand" in said
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves ``/good/`` and, of each file, the first half under ``/cut/``; the rest is missing."""
+
+    def __init__(self, contents: dict[str, bytes]) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.held = {f"{name}.gz": gzip.compress(content) for name, content in contents.items()}
+        self.requests: list[tuple[str, str | None, int]] = []
+        self.ranges = True
+
+    def address(self, folder: str) -> str:
+        return f"http://127.0.0.1:{self.server_port}/{folder}/"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:
+        _, folder, name = self.path.split("/")
+        wanted = self.headers["Range"]
+        content = self.server.held[name]
+        start = int(wanted[6:-1]) if wanted and self.server.ranges else 0
+        status = 206 if start else 200
+        if folder not in ("good", "cut"):
+            status, content = 404, b""
+        elif start >= len(content):
+            status, content = 416, b""
+        self.server.requests.append((folder, wanted, status))
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(content[start:])))
+        self.end_headers()
+        end = len(content) // 2 if folder == "cut" else len(content)
+        self.wfile.write(content[start:end])
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+@pytest.fixture
+def server(mnist: dict[str, bytes], monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    pytest.importorskip("pooch")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with Server(mnist) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+def use(monkeypatch: pytest.MonkeyPatch, server: Server, *folders: str) -> None:
+    monkeypatch.setattr(Mnist, "mirrors", tuple(map(server.address, folders)))
+
+
+def test_download_turns_to_the_second_mirror_and_is_kept(
+    mnist: dict[str, bytes], server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use(monkeypatch, server, "missing", "good")
+    check_is_mnist(mnist)
+    assert [status for _, _, status in server.requests] == [404, 200] * 4
+    cached = tmp_path / "cache" / "data" / "mnist"
+    assert sorted(path.name for path in cached.glob("*.gz")) == sorted(server.held)
+    assert not list(cached.glob("*.part"))
+    check_is_mnist(mnist)
+    assert len(server.requests) == 8
+
+
+def test_an_interrupted_download_is_resumed(
+    mnist: dict[str, bytes], server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    use(monkeypatch, server, "cut")
+    assert server.address("cut") in refusal("mnist")
+    cached = tmp_path / "cache" / "data" / "mnist"
+    (part,) = cached.glob("*.part")
+    half = len(server.held[f"{IMAGES}.gz"]) // 2
+    start = part.stat().st_size
+    assert half - (1 << 13) < start <= half
+    assert not list(cached.glob("*.gz"))
+    use(monkeypatch, server, "good")
+    check_is_mnist(mnist)
+    assert server.requests[1] == ("good", f"bytes={start}-", 206)
+
+
+@pytest.mark.parametrize("length", [10, 10**6])
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_false_part_is_dropped(
+    length: int,
+    ranges: bool,
+    mnist: dict[str, bytes],
+    server: Server,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    part = tmp_path / "cache" / "data" / "mnist" / f"{IMAGES}.gz.part"
+    part.parent.mkdir(parents=True)
+    part.write_bytes(b"?" * length)
+    server.ranges = ranges
+    use(monkeypatch, server, "good")
+    check_is_mnist(mnist)
+    assert [wanted for _, wanted, _ in server.requests[:2]] == [f"bytes={length}-", None]
+
+
+def test_a_false_download_is_not_kept(
+    mnist: dict[str, bytes], server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    server.held[f"{IMAGES}.gz"] = gzip.compress(mnist[IMAGES][:-1] + b"?")
+    use(monkeypatch, server, "good")
+    assert "not the published file" in refusal("mnist")
+    assert {path.suffix for path in (tmp_path / "cache" / "data" / "mnist").iterdir()} <= {".lock"}
+
+
+def test_another_datasets_files_in_the_shared_folder_are_passed_over(
+    mnist: dict[str, bytes], server: Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    others = mnist | {IMAGES: idx(noise(60, 28, 28, seed=9))}
+    place(tmp_path / "data", others)
+    said = refusal("mnist")
+    assert f"{tmp_path}/data/{IMAGES}.gz is not the published file" in said
+    use(monkeypatch, server, "good")
+    check_is_mnist(mnist)
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "kmnist"])
+def test_the_real_files(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(os.environ.get("AEBENCH_DATA", "")) / name
+    if not any(folder.glob("train-images*")):
+        pytest.skip(f"no {name} in $AEBENCH_DATA")
+    dataset = dataset_from(name)
+    assert [len(dataset.split(split)) for split in SPLITS] == [50_000, 10_000, 10_000]
+    assert dataset.shape == (1, 28, 28)
+    assert dataset.classes == 10
+    assert torch.equal(dataset.split("test").labels.bincount(), torch.full((10,), 1000)) or (
+        name == "mnist"
+    )
+
+
+# Archives.
+
+
+def test_npz_layouts_are_one_content(tmp_path: Path) -> None:
+    images = noise(30, 3, 8, 9)
+    first, last, floats = (
+        dataset_from("npz", save_npz(tmp_path / f"{i}.npz", images=held))
+        for i, held in enumerate([images, images.transpose(0, 2, 3, 1), images / 255])
+    )
+    assert first.shape == last.shape == (3, 8, 9)
+    assert first.hash == last.hash == floats.hash
+    changed = images.copy()
+    changed[4, 0, 0, 0] ^= 1
+    assert dataset_from("npz", save_npz(tmp_path / "4.npz", images=changed)).hash != first.hash
+    grey = dataset_from("npz", save_npz(tmp_path / "5.npz", images=images[:, 0]))
+    assert grey.shape == (1, 8, 9)
+    assert grey.classes == 0
+    assert not grey.renders
+
+
+def test_npz_renders_a_complete_grid(tmp_path: Path) -> None:
+    arrays = grid_arrays()
+    names = {"factor_names": np.array(["a", "b", "c"])}
+    dataset = dataset_from("npz", save_npz(tmp_path / "a.npz", **arrays, **names))
+    limited = dataset_from("npz", {"path": str(tmp_path / "a.npz"), "train": 2})
+    for each in (dataset, limited):
+        assert each.renders
+        assert each.factor_names == ("a", "b", "c")
+        assert each.factor_sizes == (2, 3, 5)
+        asked = torch.from_numpy((arrays["factors"] - 3) // 10)
+        assert np.array_equal(each.render(asked)[:, 0].numpy(), arrays["images"])
+    train = dataset.split("train")
+    assert train.factors is not None
+    assert torch.equal(dataset.render(train.factors), train.images())
+    with pytest.raises(InputError, match="factor 'b' has no value 3; valid: 0 to 2"):
+        dataset.render(torch.tensor([[0, 3, 0]]))
+
+
+@pytest.mark.parametrize("rows", [[*range(29), 0], list(range(29))])
+def test_npz_without_a_complete_grid_does_not_render(rows: list[int], tmp_path: Path) -> None:
+    arrays = {key: held[rows] for key, held in grid_arrays().items()}
+    dataset = dataset_from("npz", save_npz(tmp_path / "a.npz", **arrays))
+    assert dataset.factor_sizes == (2, 3, 5)
+    assert dataset.factor_names == ("factor_0", "factor_1", "factor_2")
+    assert not dataset.renders
+    with pytest.raises(InputError, match="every combination"):
+        dataset.render(torch.zeros(1, 3, dtype=torch.int64))
+
+
+def test_npz_official_splits(tmp_path: Path) -> None:
+    arrays: Arrays = {}
+    for i, (name, n) in enumerate(SIZES.items()):
+        arrays[f"{name}_images"] = noise(n, 8, 8, seed=i)
+        arrays[f"{name}_labels"] = np.full(n, 5 * i)
+    dataset = dataset_from("npz", save_npz(tmp_path / "a.npz", **arrays))
+    for i, name in enumerate(SPLITS):
+        images, labels = arrays_of(dataset.split(name))
+        assert np.array_equal(images[:, 0], arrays[f"{name}_images"])
+        assert (labels == i).all()  # 0, 5, 10 become 0, 1, 2
+    assert dataset.classes == 3
+
+
+GOOD = noise(30, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"pictures": GOOD}, "no array 'images'; it has pictures"),
+        ({"images": GOOD.astype(np.int16)}, "images is int16; valid: uint8, or floats in [0, 1]"),
+        ({"images": GOOD.astype(np.float32)}, "must be in [0, 1], found 0 to 255"),
+        ({"images": np.where(GOOD > 250, np.nan, 0.5)}, "must be in [0, 1], found nan"),
+        ({"images": noise(30, 2, 8, 8)}, "images has the shape (30, 2, 8, 8); valid: (n, H, W)"),
+        ({"images": GOOD[:0]}, "none of them 0"),
+        ({"images": GOOD[:3]}, "too few images for train, val and test: 3"),
+        ({"images": GOOD, "labels": np.zeros(29, int)}, "labels has the shape (29,), not (30,)"),
+        ({"images": GOOD, "labels": np.zeros(30)}, "labels must be non-negative integers (float"),
+        ({"images": GOOD, "labels": np.arange(30) - 1}, "labels must be non-negative integers"),
+        ({"images": GOOD, "factors": np.arange(30)}, "factors has the shape (30,), not (30, 'K')"),
+        (
+            {"images": GOOD, "factors": np.zeros((30, 2), int), "factor_names": np.array(["a"])},
+            "factor_names must be 2 different names, not ('a',)",
+        ),
+        ({"train_images": GOOD, "val_images": GOOD}, "no array 'test_images'"),
+        (
+            {f"{s}_images": GOOD for s in SPLITS} | {"val_labels": np.zeros(30, int)},
+            "no array 'train_labels', though there is 'val_labels'",
+        ),
+        (
+            {f"{s}_images": GOOD for s in SPLITS} | {"test_images": noise(30, 9, 8)},
+            "test_images are (1, 9, 8) where train_images are (1, 8, 8)",
+        ),
+        ({"images": np.array([{}, []], object)}, "not an archive of plain arrays"),
+    ],
+)
+def test_npz_refuses(arrays: Arrays, message: str, tmp_path: Path) -> None:
+    said = refusal("npz", **save_npz(tmp_path / "a.npz", **arrays))
+    assert message in said
+
+
+def test_npz_refuses_other_files(tmp_path: Path) -> None:
+    path = tmp_path / "a.npz"
+    assert f"{path}: no such file" in refusal("npz", path=str(path))
+    path.write_text("hello")
+    assert "not an archive" in refusal("npz", path=str(path))
+    np.savez(path, images=GOOD)
+    path.write_bytes(path.read_bytes()[:-200])
+    assert "cannot be read" in refusal("npz", path=str(path))
+    np.save(tmp_path / "b.npy", GOOD)
+    assert "a single array" in refusal("npz", path=str(tmp_path / "b.npy"))
+
+
+# Folders.
+
+
+def test_folder_reads_classes_in_order(tmp_path: Path) -> None:
+    images = noise(30, 8, 9, 3)
+    save_images(tmp_path / "a", images, ("zebra", "ant/deep", "cow"))
+    (tmp_path / "a" / ".hidden").mkdir()
+    (tmp_path / "a" / "notes.txt").write_text("not an image")
+    dataset = dataset_from("folder", {"path": str(tmp_path / "a")})
+    assert dataset.shape == (3, 8, 9)
+    assert dataset.classes == 3
+    held = {
+        image.tobytes(): label
+        for split in dataset.splits.values()
+        for image, label in zip(*arrays_of(split))
+    }
+    expected = [held[image.transpose(2, 0, 1).tobytes()] for image in images]
+    assert expected == [(2, 0, 1)[i % 3] for i in range(30)]
+    (tmp_path / "a").rename(tmp_path / "b")
+    assert dataset_from("folder", {"path": str(tmp_path / "b")}).hash == dataset.hash
+    save_images(tmp_path / "b" / "cow", images[:1])
+    assert dataset_from("folder", {"path": str(tmp_path / "b")}).hash != dataset.hash
+
+
+def test_folder_without_classes(tmp_path: Path) -> None:
+    save_images(tmp_path, noise(30, 8, 8))
+    dataset = dataset_from("folder", {"path": str(tmp_path), "channels": 1})
+    assert dataset.shape == (1, 8, 8)
+    assert dataset.classes == 0
+    assert dataset.split("train").labels is None
+
+
+def test_folder_official_splits(tmp_path: Path) -> None:
+    for i, (name, n) in enumerate(SIZES.items()):
+        save_images(tmp_path / name, noise(n, 4, 4, seed=i), ("a", "b") if i else ("b", "c"))
+    dataset = dataset_from("folder", {"path": str(tmp_path), "channels": 1})
+    assert {name: len(dataset.splits[name]) for name in SPLITS} == SIZES
+    assert dataset.classes == 3
+    images, labels = arrays_of(dataset.split("train"))
+    assert set(labels) == {1, 2}
+    assert np.array_equal(images[:, 0], noise(40, 4, 4)[[*range(0, 40, 2), *range(1, 40, 2)]])
+
+
+@pytest.mark.parametrize(("size", "shape"), [(4, (3, 4, 4)), ([6, 5], (3, 6, 5))])
+def test_folder_resizes(size: Any, shape: tuple[int, ...], tmp_path: Path) -> None:
+    save_images(tmp_path, noise(10, 40, 40, 3))
+    save_images(tmp_path / "sub", noise(10, 24, 32, 3))
+    for path in tmp_path.glob("*.png"):
+        path.rename(tmp_path / "sub" / f"large_{path.name}")
+    dataset = dataset_from("folder", {"path": str(tmp_path), "size": size})
+    assert dataset.shape == shape
+    # Averages of many pixels of noise: without anti-aliasing they would spread as single ones do.
+    assert dataset.split("train").images().double().std() < 30
+    assert "is 40×40 where" in refusal("folder", path=str(tmp_path))
+
+
+def test_folder_refuses(tmp_path: Path) -> None:
+    path = str(tmp_path)
+    assert f"no such folder: {path}/none" in refusal("folder", path=f"{path}/none")
+    assert f"no images in {path}; read are .png, .jpg" in refusal("folder", path=path)
+    assert "size must be" in refusal("folder", path=path, size=0)
+    assert "2 is not one of 1, 3" in refusal("folder", path=path, channels=2)
+    save_images(tmp_path / "class", noise(10, 4, 4))
+    (tmp_path / "class" / "bad.jpg").write_text("hello")
+    assert f"cannot read {path}/class/bad.jpg" in refusal("folder", path=path)
+    (tmp_path / "class" / "bad.jpg").unlink()
+    deep = Image.fromarray(np.full((4, 4), 40_000, np.uint16))
+    deep.save(tmp_path / "class" / "deep.png")
+    assert "deep.png: its pixels (I;16) are not of 8 bits" in refusal("folder", path=path)
+    (tmp_path / "class" / "deep.png").unlink()
+    save_images(tmp_path, noise(1, 4, 4))
+    assert f"{path}/000.png is in no class" in refusal("folder", path=path)
+    (tmp_path / "000.png").unlink()
+    for name in ("train", "test"):
+        save_images(tmp_path / name, noise(2, 4, 4))
+    assert "has train and test but no val" in refusal("folder", path=path)
