@@ -171,7 +171,7 @@ def test_failures_are_rows_and_the_others_go_on(tmp_path) -> None:
 @pytest.mark.slow
 def test_killed_at_twenty_random_moments_and_gone_on(tmp_path) -> None:
     """Ten kills within seconds of the start, ten just after a cell was finished."""
-    grid = ["smoke", "--seeds", "25", "--device", "cpu", "--workers", "2"]
+    grid = ["smoke", "--seeds", "75", "--device", "cpu", "--workers", "2"]
     whole, out = tmp_path / "whole", tmp_path / "killed"
     subprocess.run([*CLI, "run", *grid, "--out", str(whole)], check=True, capture_output=True)
     command = [*CLI, "run", *grid, "--out", str(out)]
@@ -191,7 +191,7 @@ def test_killed_at_twenty_random_moments_and_gone_on(tmp_path) -> None:
             next(line for line in process.stderr if " done (" in line)
             time.sleep(generator.uniform(0, 0.7))
         else:
-            time.sleep(generator.uniform(0, 8))
+            time.sleep(generator.uniform(0, 6))
         interrupted += process.poll() is None
         process.kill()
         process.communicate()
@@ -204,7 +204,7 @@ def test_killed_at_twenty_random_moments_and_gone_on(tmp_path) -> None:
             made = (folder / "cell.json").stat().st_mtime_ns
             assert finished.setdefault(folder.name, made) == made, "a finished cell ran again"
     assert interrupted == 20
-    assert 10 <= len(finished) < 50
+    assert 10 <= len(finished) < 150
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert numbers(out) == numbers(whole)
