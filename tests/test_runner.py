@@ -18,7 +18,7 @@ import torch
 from aebench.benchmark import load, run
 from aebench.benchmark.rows import COLUMNS
 from aebench.benchmark.store import Store
-from aebench.models import Autoencoder
+from aebench.models import Autoencoder, ClosedForm
 from aebench.plugins import InputError
 
 CLI = [str(Path(sys.executable).with_name("aebench"))]
@@ -401,3 +401,21 @@ def test_show_prints_specification_metrics_and_pictures(smoke, capsys) -> None:
     assert "latent_dim: 4" in said
     assert "mse" in said
     assert "reconstructions.png" in said
+
+
+def test_on_digits_every_trained_model_beats_kmeans(tmp_path) -> None:
+    """The grid `quick`, its budget whole, one seed; the reconstruction alone."""
+    rows = run(
+        "quick",
+        datasets=["digits"],
+        seeds=1,
+        settings=["metrics=[mse]", "samplers=[prior]"],
+        out=tmp_path,
+        workers=1,
+        device="cpu",
+    )
+    errors = rows[rows.metric == "mse"].set_index("model").value
+    trained = [n for n, c in Autoencoder.choices().items() if not issubclass(c, ClosedForm)]
+    assert set(trained) <= set(errors.index)
+    for name in trained:
+        assert errors[name] < 0.9 * errors["kmeans"], name
