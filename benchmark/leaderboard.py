@@ -291,10 +291,11 @@ def board_of(dataset: str, records: list[Record]) -> Board:
 
 def spread(records: list[Record]) -> list[Record]:
     """What a model lacks under any qualifier, as a row of each that others were scored under."""
+    scored = {record["metric"] for record in records if math.isfinite(record["value"])}
     qualified: dict[str, set[str]] = defaultdict(set)
-    for record in records:
-        if "[" in record["metric"]:
-            qualified[bare(record["metric"])].add(record["metric"])
+    for metric in scored:
+        if bare(metric) not in scored:
+            qualified[bare(metric)].add(metric)
     return [
         {**record, "metric": metric}
         for record in records

@@ -451,3 +451,18 @@ def test_what_a_model_lacks_altogether_it_lacks_under_every_qualifier() -> None:
     assert [measure.name for measure in found.measures] == ["nll[bernoulli]"]
     assert "has none" in found.to_markdown()
     assert "scored as" not in found.to_markdown()
+
+
+def test_a_metric_with_and_without_a_qualifier_has_two_columns() -> None:
+    found = board(
+        row(0.1, "smoothness", model="vae", better="lower"),
+        row(0.2, "smoothness[label]", model="cvae", better="lower"),
+    )
+    assert [measure.name for measure in found.measures] == ["smoothness", "smoothness[label]"]
+    means = {
+        line.model: [line.mean(m.name) for m in found.measures] for line in found.boards[0].lines
+    }
+    assert means["vae"][0] == 0.1
+    assert math.isnan(means["vae"][1])
+    assert means["cvae"][1] == 0.2
+    assert math.isnan(means["cvae"][0])
