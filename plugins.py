@@ -177,7 +177,7 @@ def load_file(path: str | Path) -> types.ModuleType:
     """Import a user's own file, so that the plug-ins it defines can be chosen. Once a process.
 
     Raises:
-        InputError: there is no such file, or importing it fails.
+        InputError: there is no such file, importing it fails, or it defines no plug-in.
     """
     path = Path(path).expanduser().resolve()
     if not path.is_file():
@@ -198,4 +198,8 @@ def load_file(path: str | Path) -> types.ModuleType:
     except Exception as error:
         del sys.modules[module_name]
         raise InputError(f"{path} cannot be imported: {type(error).__name__}: {error}") from error
+    held = [value for value in vars(module).values() if isinstance(value, type)]
+    if not any(c.__module__ == module_name and issubclass(c, Plugin) for c in held):
+        del sys.modules[module_name]
+        raise InputError(f"{path} defines nothing to choose, such as a subclass of Autoencoder")
     return module

@@ -34,6 +34,7 @@ def test_a_users_file_adds_a_choice_with_its_parents_parameters(tmp_path) -> Non
     [
         ("import nothing_of_this_name\n", "nothing_of_this_name"),
         ("def broken(:\n", "invalid syntax"),
+        ("from aebench.models import VAE\n", "defines nothing to choose"),
         (
             "from aebench.models import VAE\nclass A(VAE):\n    name = 'vae'\n",
             "model 'vae' is already defined in aebench.models.vae",

@@ -247,6 +247,22 @@ def test_workers_end_with_their_parent_and_ctrl_c_stops_cleanly(tmp_path) -> Non
         time.sleep(0.2)
 
 
+def test_a_users_script_needs_no_guard(smoke, tmp_path) -> None:
+    """Workers do not run the script that started them again."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import aebench.benchmark\n"
+        "print('started')\n"
+        f"rows = aebench.benchmark.run('smoke', out={str(tmp_path / 'out')!r}, workers=2,\n"
+        "                             device='cpu')\n"
+        "print(len(rows))\n"
+    )
+    command = [sys.executable, str(script)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["started", str(len(smoke[1]))]
+
+
 def test_a_new_model_is_ranked_beside_the_baselines(smoke, tmp_path) -> None:
     out = tmp_path / "out"
     shutil.copytree(smoke[0], out)

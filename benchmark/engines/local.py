@@ -6,7 +6,8 @@ import signal
 import sys
 import threading
 from collections import deque
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -71,7 +72,8 @@ class Worker:
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
         process = context.Process(target=serve, args=(theirs, job, device), daemon=True)
-        process.start()
+        with main_hidden():
+            process.start()
         theirs.close()
         return cls(process, ours, device)
 
@@ -97,6 +99,22 @@ class Worker:
         message = f"its worker was {how}" if code < 0 else f"its worker {how}"
         Store(job.store).fail(self.cell, message)
         return Event("failed", self.cell, message)
+
+
+@contextmanager
+def main_hidden() -> Iterator[None]:
+    """Within, a new process does not run the user's script again to rebuild its ``__main__``.
+
+    It would start the run once more in every worker, unless the script guards against it.
+    """
+    main = sys.modules["__main__"]
+    held = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
+    main.__spec__ = None
+    vars(main).pop("__file__", None)
+    try:
+        yield
+    finally:
+        vars(main).update(held)
 
 
 def attempt(cell: Cell, job: Job, device: str, on_event: OnEvent) -> Event:

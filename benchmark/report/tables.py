@@ -458,7 +458,6 @@ def strip_of(column: Column, bold: bool) -> Strip:
 
 def picture(text: str, width: int) -> str:
     """Text with ANSI escapes as the SVG of a terminal."""
-
     from rich.console import Console
     from rich.text import Text
 
