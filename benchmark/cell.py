@@ -11,6 +11,7 @@ from threadpoolctl import threadpool_limits
 
 from ..datasets import Dataset, dataset_from
 from ..models import Autoencoder, Backbone, DataSpec, Sampler, model_from
+from ..plugins import InputError
 from ..seeds import derive_seed, digest
 from . import evaluate as evaluation
 from . import train as training
@@ -63,16 +64,45 @@ def key_of(spec: dict[str, Any]) -> str:
     return digest(spec, dataset_of(spec).hash, code, computing)
 
 
+def data_of(spec: dict[str, Any]) -> DataSpec:
+    """What the model of a specification may know of its data."""
+    dataset = dataset_of(spec)
+    return DataSpec(dataset.shape, dataset.classes, len(dataset.split("train")))
+
+
 def build(spec: dict[str, Any]) -> Autoencoder:
     """The untrained model of a specification, its weights drawn from the cell's own stream."""
-    dataset = dataset_of(spec)
-    data = DataSpec(dataset.shape, dataset.classes, len(dataset.split("train")))
+    data = data_of(spec)
     backbone = None
     if spec["backbone"]:
         cls = Backbone.choose(spec["backbone"]["name"])
         backbone = cls(**cls.complete(spec["backbone"]["parameters"]))
     torch.manual_seed(derive_seed(*names_of(spec), "weights"))
     return model_from(spec["model"]["name"], spec["model"]["hyperparameters"], data, backbone)
+
+
+def refuse_unbuildable(specs: list[dict[str, Any]]) -> None:
+    """Build every model once, without memory, for what it refuses: before anything is trained.
+
+    What else goes wrong in a constructor is left to its cells, which fail.
+
+    Raises:
+        InputError: a model refuses its hyper-parameters, its backbone or its dataset.
+    """
+    tried = set()
+    for spec in specs:
+        model = json.dumps([spec["dataset"], spec["model"], spec["backbone"]], sort_keys=True)
+        if model in tried:
+            continue
+        tried.add(model)
+        data_of(spec)  # read now: what is read within has no content
+        try:
+            with torch.device("meta"), torch.random.fork_rng(devices=[]):
+                build(spec)
+        except InputError:
+            raise
+        except Exception:
+            continue
 
 
 def names_of(spec: dict[str, Any]) -> tuple[object, ...]:

@@ -238,12 +238,14 @@ def combinations(plugin: type[Plugin], given: Parameters) -> list[Parameters]:
 
 
 def chosen(plugin: type[Plugin], given: Mapping[str, Parameters]) -> list[dict[str, Any]]:
-    """The choices of one kind: name and parameters, every combination of them."""
-    return [
-        {"name": name, "parameters": parameters}
-        for name, values in given.items()
-        for parameters in combinations(plugin.choose(name), values)
-    ]
+    """The choices of one kind: name and parameters, every combination of them, each tried."""
+    found = []
+    for name, values in given.items():
+        cls = plugin.choose(name)
+        for parameters in combinations(cls, values):
+            cls(**cls.complete(parameters))  # it refuses what is out of range
+            found.append({"name": name, "parameters": parameters})
+    return found
 
 
 def chosen_metrics(given: Mapping[str, Parameters] | None) -> list[dict[str, Any]]:
@@ -267,7 +269,8 @@ def chosen_metrics(given: Mapping[str, Parameters] | None) -> list[dict[str, Any
             raise InputError(f"unknown metric or family {name!r}{suggestion(name, valid)}")
         for member in members:
             if parameters or member not in picked:
-                registry[member].complete(parameters)
+                cls = registry[member]
+                cls(**cls.complete(parameters))
                 picked[member] = parameters
     return [{"name": name, "parameters": picked[name]} for name in ordered if name in picked]
 

@@ -215,7 +215,7 @@ class Leaderboard:
         """
         return tables.text(self.boards, width, bold)
 
-    def to_svg(self, width: int = 120) -> str:
+    def to_svg(self, width: int = 132) -> str:
         """A picture of :meth:`to_text` in a terminal."""
         return tables.picture(self.to_text(width, bold=True), width)
 

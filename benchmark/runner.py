@@ -149,13 +149,15 @@ def planned(
         workers: cells at once; None takes one a core on the CPU, one a device on GPUs.
         devices: where to run.
     """
-    from .cell import key_of
+    from .cell import key_of, refuse_unbuildable
 
     if workers is None:
         workers = len(devices) if devices[0] != "cpu" else os.cpu_count() or 1
     if workers < 1:
         raise InputError(f"workers must be 1 or more, not {workers}")
-    cells = [Cell(spec, key_of(spec)) for spec in specs(held, devices[0].partition(":")[0])]
+    wanted = specs(held, devices[0].partition(":")[0])
+    refuse_unbuildable(wanted)
+    cells = [Cell(spec, key_of(spec)) for spec in wanted]
     store = Store(out, create=True)
     store.clean()
     missing = [cell for cell in cells if not store.has(cell)]

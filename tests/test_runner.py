@@ -312,6 +312,8 @@ def test_two_versions_of_a_cell_are_not_averaged(smoke, tmp_path) -> None:
         (["run", "smoke", "--device", "tpu"], "no device 'tpu'.*cpu"),
         (["run", "smoke", "--set", "training.epochs"], "key=value"),
         (["run", "smoke", "--set", "models.vae.beta=1"], "no parameter 'beta'"),
+        (["run", "smoke", "--set", "hyperparameters.latent_dim=0"], "1 or more, not 0"),
+        (["run", "smoke", "--set", "backbones=[pythae_conv]"], "28×28.*not .*8, 8"),
         (["run", "smoke", "--model", "missing.py"], "no such file.*missing.py"),
         (["run"], "GRID"),
         (["run", "smoke", "--what"], "--what"),
