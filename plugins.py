@@ -68,6 +68,16 @@ class Plugin:
         return choices[name]
 
     @classmethod
+    def make(cls, name: str, parameters: Mapping[str, Any] | None = None) -> Self:
+        """The choice called ``name``, built from its parameters.
+
+        Raises:
+            InputError: unknown name or parameter, or a value that is refused.
+        """
+        chosen = cls.choose(name)
+        return chosen(**chosen.complete(parameters))
+
+    @classmethod
     def parameters_of(cls) -> dict[str, inspect.Parameter]:
         """The constructor's keyword-only parameters, those of parent classes included.
 

@@ -54,9 +54,10 @@ def about(cls: type[Plugin]) -> str:
     source = getattr(cls, "reference", "") or getattr(cls, "source", "")
     family = getattr(cls, "family", "")
     given = ", ".join(stated(quantity) for quantity in getattr(cls, "quantities", ()))
+    sampler = getattr(cls, "sampler", "")
     words = [
         f"{family}:" if family else "",
-        line.rstrip("."),
+        line.rstrip(".") + (f"; sampler `{sampler}`" if sampler else ""),
         f"[{given}]" if given else "",
         f"({source})" if source else "",
     ]

@@ -9,14 +9,14 @@ from typing import Any
 import torch
 from threadpoolctl import threadpool_limits
 
-from ..datasets import Dataset, dataset_from
+from ..datasets import Dataset
 from ..models import Autoencoder, Backbone, DataSpec, Sampler, model_from
 from ..plugins import InputError
 from ..seeds import derive_seed, digest
 from . import evaluate as evaluation
 from . import train as training
 from .extractors import Extractor
-from .grid import Cell
+from .grid import Cell, label
 from .metrics import Fitted, Metric
 from .provenance import LIBRARIES, PeakMemory, code_digest, versions
 from .report.pictures import pictures
@@ -30,8 +30,7 @@ OnProgress = Callable[[str, int, int], None]
 @lru_cache(maxsize=4)
 def held_dataset(choice: str) -> Dataset:
     """The dataset of a specification, as JSON; the last few stay in memory."""
-    parsed = json.loads(choice)
-    return dataset_from(parsed["name"], parsed["parameters"])
+    return Dataset.make(**json.loads(choice))
 
 
 @lru_cache(maxsize=4)
@@ -73,10 +72,7 @@ def data_of(spec: dict[str, Any]) -> DataSpec:
 def build(spec: dict[str, Any]) -> Autoencoder:
     """The untrained model of a specification, its weights drawn from the cell's own stream."""
     data = data_of(spec)
-    backbone = None
-    if spec["backbone"]:
-        cls = Backbone.choose(spec["backbone"]["name"])
-        backbone = cls(**cls.complete(spec["backbone"]["parameters"]))
+    backbone = Backbone.make(**spec["backbone"]) if spec["backbone"] else None
     torch.manual_seed(derive_seed(*names_of(spec), "weights"))
     return model_from(spec["model"]["name"], spec["model"]["hyperparameters"], data, backbone)
 
@@ -142,10 +138,7 @@ def scored(cell: Cell, store: Store, device: torch.device, on_progress: OnProgre
     )
     start = time.perf_counter()
     chosen = spec["evaluation"]
-    samplers = {
-        choice["name"]: Sampler.choose(choice["name"])(**choice["parameters"])
-        for choice in chosen["samplers"]
-    }
+    samplers = {label(choice): Sampler.make(**choice) for choice in chosen["samplers"]}
     extractor = held_extractor(
         chosen["extractor"], json.dumps(spec["dataset"], sort_keys=True), str(device)
     )
@@ -154,8 +147,7 @@ def scored(cell: Cell, store: Store, device: torch.device, on_progress: OnProgre
     rows: list[Row] = []
     for i, choice in enumerate(chosen["metrics"]):
         on_progress(f"scoring {choice['name']}", i, len(chosen["metrics"]))
-        metric = Metric.choose(choice["name"])(**choice["parameters"])
-        rows += evaluation.evaluate(fitted, [metric])
+        rows += evaluation.evaluate(fitted, [Metric.make(**choice)])
     seconds = time.perf_counter() - start
     costs = {
         "train_seconds": (trained.seconds, "s"),

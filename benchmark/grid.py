@@ -243,7 +243,7 @@ def chosen(plugin: type[Plugin], given: Mapping[str, Parameters]) -> list[dict[s
     for name, values in given.items():
         cls = plugin.choose(name)
         for parameters in combinations(cls, values):
-            cls(**cls.complete(parameters))  # it refuses what is out of range
+            plugin.make(name, parameters)  # it refuses what is out of range
             found.append({"name": name, "parameters": parameters})
     return found
 
@@ -269,8 +269,7 @@ def chosen_metrics(given: Mapping[str, Parameters] | None) -> list[dict[str, Any
             raise InputError(f"unknown metric or family {name!r}{suggestion(name, valid)}")
         for member in members:
             if parameters or member not in picked:
-                cls = registry[member]
-                cls(**cls.complete(parameters))
+                Metric.make(member, parameters)
                 picked[member] = parameters
     return [{"name": name, "parameters": picked[name]} for name in ordered if name in picked]
 

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
@@ -102,7 +103,8 @@ class Store:
         (part / "pictures").mkdir(parents=True)
         torch.save(dict(state), part / "checkpoint.pt")
         for title, picture in pictures.items():
-            Image.fromarray(picture).save(part / "pictures" / f"{title}.png")
+            safe = re.sub(r"[^\w.,=()-]+", "-", title)[:100]
+            Image.fromarray(picture).save(part / "pictures" / f"{safe}.png")
         about = {"key": cell.key, "spec": cell.spec, "provenance": dict(provenance)}
         for file, content in (
             ("cell.json", about),

@@ -1,5 +1,5 @@
 """One file a dataset; each registers itself by being defined."""
 
-from .base import SPLITS, Dataset, Split, SplitName, dataset_from
+from .base import SPLITS, Dataset, Split, SplitName
 
-__all__ = ["SPLITS", "Dataset", "Split", "SplitName", "dataset_from"]
+__all__ = ["SPLITS", "Dataset", "Split", "SplitName"]

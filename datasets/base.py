@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, ClassVar, Literal, get_args
+from typing import ClassVar, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -216,13 +216,3 @@ class Dataset(Plugin, kind="dataset"):
         """A fixed permutation of n, int64 (n,)."""
         generator = torch.Generator().manual_seed(derive_seed(self.name, "split"))
         return torch.randperm(n, generator=generator)
-
-
-def dataset_from(name: str, parameters: dict[str, Any] | None = None) -> Dataset:
-    """The dataset called ``name``, with its parameters checked.
-
-    Raises:
-        InputError: unknown name or parameter, or a value of the wrong type.
-    """
-    cls = Dataset.choose(name)
-    return cls(**cls.complete(parameters))

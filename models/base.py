@@ -79,7 +79,7 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
 
     Attributes:
         selection: the validation term whose minimum picks the checkpoint.
-        sampler: the name of the sampler that the variant's paper uses.
+        sampler: the name of the sampler that the variant's paper uses, or the nearest to it here.
         conditional: whether the networks read the label.
         discrete: whether codes come from a finite set, so that no density can be fitted to them.
         uses_backbone: whether the backbone matters; where it does not, a grid trains one cell.

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from aebench.datasets import SPLITS, Dataset, Split, dataset_from
+from aebench.datasets import SPLITS, Dataset, Split
 from aebench.datasets.idx import IdxFile, Mnist
 from aebench.datasets.sprites import Sprites
 from aebench.plugins import InputError
@@ -28,7 +28,7 @@ SIZES = {"train": 40, "val": 10, "test": 20}
 def refusal(name: str, **parameters: Any) -> str:
     """The one line with which a dataset refuses to load."""
     with pytest.raises(InputError) as caught:
-        _ = dataset_from(name, parameters).splits
+        _ = Dataset.make(name, parameters).splits
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -113,7 +113,7 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Datase
         parameters = {"path": str(tmp_path / "images")}
     elif request.param == "mnist":
         place(tmp_path / "data" / "mnist", request.getfixturevalue("mnist"))
-    return lambda **limits: dataset_from(request.param, parameters | limits)
+    return lambda **limits: Dataset.make(request.param, parameters | limits)
 
 
 # The contract.
@@ -175,7 +175,7 @@ def test_limits_below_one_are_refused(make: Callable[..., Dataset]) -> None:
 def test_digits_are_scikit_learns() -> None:
     from sklearn.datasets import load_digits
 
-    splits = dataset_from("digits").splits
+    splits = Dataset.make("digits").splits
     assert [len(splits[name]) for name in SPLITS] == [1258, 180, 359]
     images = torch.cat([splits[name].images() for name in SPLITS]).double()
     labels = torch.cat([splits[name].labels for name in SPLITS])
@@ -325,7 +325,7 @@ def arrays_of(split: Split) -> tuple[np.ndarray, np.ndarray]:
 
 
 def check_is_mnist(contents: dict[str, bytes]) -> Dataset:
-    dataset = dataset_from("mnist")
+    dataset = Dataset.make("mnist")
     images, labels = arrays_of(dataset.split("test"))
     assert images.tobytes() == contents["t10k-images-idx3-ubyte"][16:]
     assert labels.astype(np.uint8).tobytes() == contents["t10k-labels-idx1-ubyte"][8:]
@@ -530,7 +530,7 @@ def test_the_real_files(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = Path(os.environ.get("AEBENCH_DATA", "")) / name
     if not any(folder.glob("train-images*")):
         pytest.skip(f"no {name} in $AEBENCH_DATA")
-    dataset = dataset_from(name)
+    dataset = Dataset.make(name)
     assert [len(dataset.split(split)) for split in SPLITS] == [50_000, 10_000, 10_000]
     assert dataset.shape == (1, 28, 28)
     assert dataset.classes == 10
@@ -545,15 +545,15 @@ def test_the_real_files(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_npz_layouts_are_one_content(tmp_path: Path) -> None:
     images = noise(30, 3, 8, 9)
     first, last, floats = (
-        dataset_from("npz", save_npz(tmp_path / f"{i}.npz", images=held))
+        Dataset.make("npz", save_npz(tmp_path / f"{i}.npz", images=held))
         for i, held in enumerate([images, images.transpose(0, 2, 3, 1), images / 255])
     )
     assert first.shape == last.shape == (3, 8, 9)
     assert first.hash == last.hash == floats.hash
     changed = images.copy()
     changed[4, 0, 0, 0] ^= 1
-    assert dataset_from("npz", save_npz(tmp_path / "4.npz", images=changed)).hash != first.hash
-    grey = dataset_from("npz", save_npz(tmp_path / "5.npz", images=images[:, 0]))
+    assert Dataset.make("npz", save_npz(tmp_path / "4.npz", images=changed)).hash != first.hash
+    grey = Dataset.make("npz", save_npz(tmp_path / "5.npz", images=images[:, 0]))
     assert grey.shape == (1, 8, 9)
     assert grey.classes == 0
     assert not grey.renders
@@ -562,8 +562,8 @@ def test_npz_layouts_are_one_content(tmp_path: Path) -> None:
 def test_npz_renders_a_complete_grid(tmp_path: Path) -> None:
     arrays = grid_arrays()
     names = {"factor_names": np.array(["a", "b", "c"])}
-    dataset = dataset_from("npz", save_npz(tmp_path / "a.npz", **arrays, **names))
-    limited = dataset_from("npz", {"path": str(tmp_path / "a.npz"), "train": 2})
+    dataset = Dataset.make("npz", save_npz(tmp_path / "a.npz", **arrays, **names))
+    limited = Dataset.make("npz", {"path": str(tmp_path / "a.npz"), "train": 2})
     for each in (dataset, limited):
         assert each.renders
         assert each.factor_names == ("a", "b", "c")
@@ -580,7 +580,7 @@ def test_npz_renders_a_complete_grid(tmp_path: Path) -> None:
 @pytest.mark.parametrize("rows", [[*range(29), 0], list(range(29))])
 def test_npz_without_a_complete_grid_does_not_render(rows: list[int], tmp_path: Path) -> None:
     arrays = {key: held[rows] for key, held in grid_arrays().items()}
-    dataset = dataset_from("npz", save_npz(tmp_path / "a.npz", **arrays))
+    dataset = Dataset.make("npz", save_npz(tmp_path / "a.npz", **arrays))
     assert dataset.factor_sizes == (2, 3, 5)
     assert dataset.factor_names == ("factor_0", "factor_1", "factor_2")
     assert not dataset.renders
@@ -593,7 +593,7 @@ def test_npz_official_splits(tmp_path: Path) -> None:
     for i, (name, n) in enumerate(SIZES.items()):
         arrays[f"{name}_images"] = noise(n, 8, 8, seed=i)
         arrays[f"{name}_labels"] = np.full(n, 5 * i)
-    dataset = dataset_from("npz", save_npz(tmp_path / "a.npz", **arrays))
+    dataset = Dataset.make("npz", save_npz(tmp_path / "a.npz", **arrays))
     for i, name in enumerate(SPLITS):
         images, labels = arrays_of(dataset.split(name))
         assert np.array_equal(images[:, 0], arrays[f"{name}_images"])
@@ -659,7 +659,7 @@ def test_folder_reads_classes_in_order(tmp_path: Path) -> None:
     save_images(tmp_path / "a", images, ("zebra", "ant/deep", "cow"))
     (tmp_path / "a" / ".hidden").mkdir()
     (tmp_path / "a" / "notes.txt").write_text("not an image")
-    dataset = dataset_from("folder", {"path": str(tmp_path / "a")})
+    dataset = Dataset.make("folder", {"path": str(tmp_path / "a")})
     assert dataset.shape == (3, 8, 9)
     assert dataset.classes == 3
     held = {
@@ -670,14 +670,14 @@ def test_folder_reads_classes_in_order(tmp_path: Path) -> None:
     expected = [held[image.transpose(2, 0, 1).tobytes()] for image in images]
     assert expected == [(2, 0, 1)[i % 3] for i in range(30)]
     (tmp_path / "a").rename(tmp_path / "b")
-    assert dataset_from("folder", {"path": str(tmp_path / "b")}).hash == dataset.hash
+    assert Dataset.make("folder", {"path": str(tmp_path / "b")}).hash == dataset.hash
     save_images(tmp_path / "b" / "cow", images[:1])
-    assert dataset_from("folder", {"path": str(tmp_path / "b")}).hash != dataset.hash
+    assert Dataset.make("folder", {"path": str(tmp_path / "b")}).hash != dataset.hash
 
 
 def test_folder_without_classes(tmp_path: Path) -> None:
     save_images(tmp_path, noise(30, 8, 8))
-    dataset = dataset_from("folder", {"path": str(tmp_path), "channels": 1})
+    dataset = Dataset.make("folder", {"path": str(tmp_path), "channels": 1})
     assert dataset.shape == (1, 8, 8)
     assert dataset.classes == 0
     assert dataset.split("train").labels is None
@@ -686,7 +686,7 @@ def test_folder_without_classes(tmp_path: Path) -> None:
 def test_folder_official_splits(tmp_path: Path) -> None:
     for i, (name, n) in enumerate(SIZES.items()):
         save_images(tmp_path / name, noise(n, 4, 4, seed=i), ("a", "b") if i else ("b", "c"))
-    dataset = dataset_from("folder", {"path": str(tmp_path), "channels": 1})
+    dataset = Dataset.make("folder", {"path": str(tmp_path), "channels": 1})
     assert {name: len(dataset.splits[name]) for name in SPLITS} == SIZES
     assert dataset.classes == 3
     images, labels = arrays_of(dataset.split("train"))
@@ -700,7 +700,7 @@ def test_folder_resizes(size: Any, shape: tuple[int, ...], tmp_path: Path) -> No
     save_images(tmp_path / "sub", noise(10, 24, 32, 3))
     for path in tmp_path.glob("*.png"):
         path.rename(tmp_path / "sub" / f"large_{path.name}")
-    dataset = dataset_from("folder", {"path": str(tmp_path), "size": size})
+    dataset = Dataset.make("folder", {"path": str(tmp_path), "size": size})
     assert dataset.shape == shape
     # Averages of many pixels of noise: without anti-aliasing they would spread as single ones do.
     assert dataset.split("train").images().double().std() < 30

@@ -4,7 +4,7 @@ import pytest
 import torch
 from aebench.benchmark import load, run
 from aebench.benchmark.train import Budget, train
-from aebench.datasets import dataset_from
+from aebench.datasets import Dataset
 from aebench.models import Autoencoder, Backbone, DataSpec, model_from
 
 pytestmark = [
@@ -15,7 +15,7 @@ pytestmark = [
 
 @pytest.mark.parametrize("name", sorted(Autoencoder.choices()))
 def test_every_model_trains_and_reconstructs(name: str) -> None:
-    digits = dataset_from("digits")
+    digits = Dataset.make("digits")
     torch.manual_seed(0)
     data = DataSpec(digits.shape, digits.classes, len(digits.split("train")))
     model = model_from(name, {}, data, Backbone.choose("conv")())
@@ -33,7 +33,7 @@ def test_every_model_trains_and_reconstructs(name: str) -> None:
 
 
 def test_sprites_are_the_same_on_the_device() -> None:
-    sprites = dataset_from("sprites", {"size": 32})
+    sprites = Dataset.make("sprites", {"size": 32})
     factors = sprites.split("test").factors[:200]
     here, there = sprites.render(factors), sprites.render(factors.cuda()).cpu()
     assert (here.int() - there.int()).abs().max() <= 1

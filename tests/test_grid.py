@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from aebench.benchmark.cell import key_of
-from aebench.benchmark.grid import Cell, folder_name, override, read_grid, shipped, specs
+from aebench.benchmark.grid import Cell, folder_name, label, override, read_grid, shipped, specs
 from aebench.plugins import InputError
 
 BASE = {"datasets": ["digits"], "models": ["vae"], "seeds": 1, "metrics": ["mse"]}
@@ -179,3 +179,9 @@ def test_folder_names_are_safe_whatever_a_model_is_called() -> None:
         assert name.startswith("digits-")
         assert name.endswith("seed0-0123456789ab")
         assert Cell(spec, "0").model == hostile
+
+
+def test_one_sampler_with_two_settings_is_two_samplers() -> None:
+    (cell,) = expand(samplers={"gmm": {"components": [2, 5]}})
+    found = [label(choice) for choice in cell["evaluation"]["samplers"]]
+    assert found == ["gmm(components=2)", "gmm(components=5)"]

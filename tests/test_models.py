@@ -5,8 +5,16 @@ import math
 import pytest
 import torch
 from aebench.benchmark.train import Budget, TrainingFailed, train
-from aebench.datasets import dataset_from
-from aebench.models import Autoencoder, Backbone, Batch, ClosedForm, DataSpec, model_from
+from aebench.datasets import Dataset
+from aebench.models import (
+    Autoencoder,
+    Backbone,
+    Batch,
+    ClosedForm,
+    DataSpec,
+    Sampler,
+    model_from,
+)
 from aebench.models.observation import Bernoulli, Gaussian
 from aebench.models.vae import DiagonalNormal
 from aebench.plugins import InputError
@@ -47,7 +55,7 @@ def ready(model: Autoencoder, data: Batch) -> Autoencoder:
 
 @pytest.fixture(scope="module")
 def digits():
-    return dataset_from("digits", {"train": 600, "val": 100, "test": 200})
+    return Dataset.make("digits", {"train": 600, "val": 100, "test": 200})
 
 
 @pytest.mark.parametrize("net", ["mlp", "conv"])
@@ -181,6 +189,24 @@ def test_refuses_what_makes_no_sense(name: str, hyperparameters: dict) -> None:
     assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("name", MODELS)
+def test_every_models_own_sampler_serves_it(name: str) -> None:
+    model = ready(make(name), batch())
+    sampler = Sampler.make(model.sampler)
+    assert sampler.why_not(model) == ""
+    x, y = batch()
+    with torch.no_grad():
+        codes = model.code(x, y)
+        sampler.fit(model, codes, 0)
+        torch.manual_seed(0)
+        drawn = sampler.sample(model, 5)
+        torch.manual_seed(0)
+        again = sampler.sample(model, 5)
+    assert drawn.shape == (5, *codes.shape[1:])
+    assert drawn.dtype == codes.dtype
+    assert torch.equal(drawn, again)
+
+
 def test_cvae_needs_labels() -> None:
     with pytest.raises(InputError, match="labels"):
         model_from("cvae", {}, DataSpec((1, 8, 8)), backbone())
@@ -236,7 +262,7 @@ def test_kmeans_error_is_its_inertia(digits) -> None:
 
 
 def test_linear_autoencoder_reaches_pca() -> None:
-    digits = dataset_from("digits")
+    digits = Dataset.make("digits")
     x = digits.split("test").images().float() / 255
     data = DataSpec(digits.shape, 10, len(digits.split("train")))
     pca = model_from("pca", {"latent_dim": 10}, data, None)

@@ -107,10 +107,10 @@ def test_a_trained_model_comes_back(smoke) -> None:
     name = rows[(rows.model == "vae") & (rows.seed == 1)].cell.iloc[0]
     model = load(out, name)
     assert not model.training
-    from aebench.datasets import dataset_from
+    from aebench.datasets import Dataset
 
     parameters = {"train": 200, "val": 50, "test": 100}
-    x = dataset_from("digits", parameters).split("test").images().float() / 255
+    x = Dataset.make("digits", parameters).split("test").images().float() / 255
     with torch.no_grad():
         error = float((model.reconstruct(x) - x).square().mean())
     stored = rows[(rows.cell == name) & (rows.metric == "mse")].value.iloc[0]

@@ -3,7 +3,7 @@
 import pytest
 import torch
 from aebench.benchmark.train import Budget, Loader, train
-from aebench.datasets import Split, dataset_from
+from aebench.datasets import Dataset, Split
 from aebench.models import Backbone, DataSpec, model_from
 from aebench.plugins import InputError
 
@@ -36,7 +36,7 @@ def test_training_leaves_a_smaller_batch_out_and_validation_keeps_it() -> None:
 
 
 def test_validation_terms_are_means_over_images_and_the_best_epoch_is_kept() -> None:
-    digits = dataset_from("digits", {"train": 300, "val": 70, "test": 10})
+    digits = Dataset.make("digits", {"train": 300, "val": 70, "test": 10})
     torch.manual_seed(0)
     model = model_from("ae", {}, DataSpec(digits.shape, 10, 300), Backbone.choose("mlp")())
     trained = train(model, digits, Budget(epochs=12, batch_size=50, lr=0.05), ("best",))

@@ -108,7 +108,8 @@ def main_hidden() -> Iterator[None]:
     It would start the run once more in every worker, unless the script guards against it.
     """
     main = sys.modules["__main__"]
-    held = {name: vars(main)[name] for name in ("__spec__", "__file__") if name in vars(main)}
+    names: tuple[str, ...] = ("__spec__", "__file__")
+    held = {name: vars(main)[name] for name in names if name in vars(main)}
     main.__spec__ = None
     vars(main).pop("__file__", None)
     try:
