@@ -226,16 +226,24 @@ def members(group: int) -> list[str]:
     return found
 
 
-def test_workers_end_with_their_parent_and_ctrl_c_stops_cleanly(tmp_path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_a_run_cleanly(number: signal.Signals, tmp_path) -> None:
+    """Ctrl-C reaches the whole group, a cluster's SIGTERM the run alone; no worker stays."""
     command = [*CLI, "run", "smoke", "--workers", "2", "--device", "cpu"]
     command += ["--set", "training.epochs=100000", "--out", str(tmp_path / "out")]
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        # A job in the background ignores SIGINT, and so would its children.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 120
     while time.monotonic() < deadline and not list((tmp_path / "out").glob("cells/*pca*")):
         time.sleep(0.2)
-    os.killpg(process.pid, signal.SIGINT)
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "goes on from here" in said
