@@ -240,11 +240,14 @@ def test_a_signal_stops_a_run_cleanly(number: signal.Signals, tmp_path) -> None:
         # A job in the background ignores SIGINT, and so would its children.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
-    deadline = time.monotonic() + 120
-    while time.monotonic() < deadline and not list((tmp_path / "out").glob("cells/*pca*")):
-        time.sleep(0.2)
-    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-    _, said = process.communicate(timeout=60)
+    try:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and not list((tmp_path / "out").glob("cells/*pca*")):
+            time.sleep(0.2)
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        _, said = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130
     assert "goes on from here" in said
     assert "Traceback" not in said
