@@ -2,13 +2,11 @@
 
 import json
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
 import torch
-from threadpoolctl import threadpool_limits
 
 from ..datasets import Dataset
 from ..models import Autoencoder, Backbone, DataSpec, Sampler, model_from
@@ -74,7 +72,7 @@ def build(spec: dict[str, Any]) -> Autoencoder:
     """The untrained model of a specification, its weights drawn from the cell's own stream."""
     data = data_of(spec)
     backbone = Backbone.make(**spec["backbone"]) if spec["backbone"] else None
-    torch.manual_seed(derive_seed(*names_of(spec), "weights"))
+    torch.manual_seed(derive_seed(*training.names_of(spec), "weights"))
     return model_from(spec["model"]["name"], spec["model"]["hyperparameters"], data, backbone)
 
 
@@ -102,37 +100,14 @@ def refuse_unbuildable(specs: list[dict[str, Any]]) -> None:
             continue
 
 
-def names_of(spec: dict[str, Any]) -> tuple[object, ...]:
-    """What a cell's random streams are derived from."""
-    return (spec["dataset"]["name"], spec["model"]["name"], spec["seed"])
-
-
 def run_cell(cell: Cell, store: Store, device: str, on_progress: OnProgress) -> None:
     """Train and score ``cell`` on ``device`` and write it to ``store``.
 
     Raises:
         Exception: whatever went wrong; nothing was written then.
     """
-    with arithmetic(cell.spec["training"]["threads"]):
+    with training.arithmetic(cell.spec["training"]["threads"]):
         scored(cell, store, torch.device(device), on_progress)
-
-
-@contextmanager
-def arithmetic(threads: int) -> Iterator[None]:
-    """The CPU's arithmetic as a cell's numbers depend on it, whatever this process had before.
-
-    So many threads, and denormal numbers as zero: gradients of saturated pixels are denormal, and
-    an autoencoder of mostly black images trains at half the speed with them.
-    """
-    before = torch.get_num_threads()
-    torch.set_num_threads(threads)
-    torch.set_flush_denormal(True)
-    try:
-        with threadpool_limits(threads):
-            yield
-    finally:
-        torch.set_flush_denormal(False)
-        torch.set_num_threads(before)
 
 
 def scored(cell: Cell, store: Store, device: torch.device, on_progress: OnProgress) -> None:
@@ -144,7 +119,7 @@ def scored(cell: Cell, store: Store, device: torch.device, on_progress: OnProgre
         model,
         dataset,
         budget,
-        names_of(spec),
+        training.names_of(spec),
         device,
         lambda done, total: on_progress("training", done, total),
     )
@@ -154,7 +129,7 @@ def scored(cell: Cell, store: Store, device: torch.device, on_progress: OnProgre
     extractor = held_extractor(
         chosen["extractor"], json.dumps(spec["dataset"], sort_keys=True), str(device)
     )
-    seed = derive_seed(*names_of(spec), "evaluate")
+    seed = derive_seed(*training.names_of(spec), "evaluate")
     fitted = Fitted(model, dataset, extractor, seed, samplers)
     rows: list[Row] = []
     for i, choice in enumerate(chosen["metrics"]):

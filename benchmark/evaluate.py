@@ -17,15 +17,16 @@ def evaluate(fitted: Fitted, metrics: list[Metric]) -> list[Row]:
     for metric in metrics:
         for sampler in list(fitted.samplers) if metric.per_sampler else [""]:
             values: dict[str, float] = {}
-            estimator, note = "", metric.lacks(fitted)
-            if not note:
+            lacks = metric.lacks(fitted)
+            estimator, note = "", lacks
+            if not lacks:
                 try:
                     values = metric.compute(fitted, sampler)
                     estimator = metric.estimator(fitted)
                 except NotApplicable as reason:
                     note = str(reason)
             # What a model lacks altogether it lacks under every qualifier.
-            qualifier = "" if metric.lacks(fitted) else metric.qualifier(fitted)
+            qualifier = "" if lacks else metric.qualifier(fitted)
             for quantity in metric.quantities:
                 rows.append(
                     Row(

@@ -1,5 +1,5 @@
 """One file a dataset; each registers itself by being defined."""
 
-from .base import SPLITS, Dataset, Split, SplitName
+from .base import SPLITS, Dataset, Split, SplitName, as_float
 
-__all__ = ["SPLITS", "Dataset", "Split", "SplitName"]
+__all__ = ["SPLITS", "Dataset", "Split", "SplitName", "as_float"]

@@ -71,6 +71,11 @@ class Split:
         return replace(self, pixels=pixels, labels=labels, factors=factors)
 
 
+def as_float(images: Tensor) -> Tensor:
+    """uint8 images as float32 in [0, 1]."""
+    return images.float() / 255
+
+
 class Dataset(Plugin, kind="dataset"):
     """Images in splits train / val / test, with labels or ground-truth factors where they exist.
 

@@ -95,8 +95,9 @@ class Worker:
         self.process.join()
         assert self.cell is not None
         code = self.process.exitcode or 0
-        how = f"killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
-        message = f"its worker was {how}" if code < 0 else f"its worker {how}"
+        killed = code < 0
+        how = f"was killed by {signal.Signals(-code).name}" if killed else f"ended with code {code}"
+        message = f"its worker {how}"
         Store(job.store).fail(self.cell, message)
         return Event("failed", self.cell, message)
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...datasets import Split
+from ...datasets import Split, as_float
 from ...plugins import InputError
 from ...seeds import derive_seed
 from ..cache import cached_tensors
@@ -54,11 +54,11 @@ class Net(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Features (n, 64), 0 or more, of images uint8 (n, C, H, W)."""
-        return self.body(images.float() / 255) / self.scale
+        return self.body(as_float(images)) / self.scale
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The logits (n, size) of each target."""
-        hidden = self.body(images.float() / 255)
+        hidden = self.body(as_float(images))
         return [head(hidden) for head in self.heads]
 
 

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, TypeVar
 import torch
 from torch import Tensor
 
-from ...datasets import Dataset, Split, SplitName
+from ...datasets import Dataset, Split, SplitName, as_float
 from ...models import Autoencoder, Sampler
 from ...plugins import InputError, Plugin
 from ...seeds import derive_seed
@@ -312,11 +312,6 @@ class Fitted:
     def generated(self) -> int:
         """How many images a generation metric draws: as many as test has, at most 10,000."""
         return min(10_000, len(self.dataset.split("test")))
-
-
-def as_float(images: Tensor) -> Tensor:
-    """uint8 images as float32 in [0, 1]."""
-    return images.float() / 255
 
 
 def as_uint8(images: Tensor) -> Tensor:

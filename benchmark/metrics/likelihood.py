@@ -8,7 +8,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from .base import Fitted, Metric, Quantity, as_float
+from ...datasets import as_float
+from .base import Fitted, Metric, Quantity
 
 AT_ONCE = 1000
 """Decoded images at a time. Not the batch size: the noise is drawn by chunk, and no value may
