@@ -10,6 +10,7 @@ import yaml
 
 from ..plugins import Plugin
 from .grid import plain, shipped
+from .report.tables import ARROWS
 
 if TYPE_CHECKING:
     from .metrics import Quantity
@@ -53,7 +54,12 @@ def about(cls: type[Plugin]) -> str:
     line = getattr(cls, "description", "") or (inspect.getdoc(cls) or "").partition("\n")[0]
     source = getattr(cls, "reference", "") or getattr(cls, "source", "")
     family = getattr(cls, "family", "")
-    given = ", ".join(stated(quantity) for quantity in getattr(cls, "quantities", ()))
+    quantities = getattr(cls, "quantities", ())
+    ranked, others = (
+        ", ".join(stated(quantity) for quantity in quantities if quantity.ranked == counts)
+        for counts in (True, False)
+    )
+    given = "; ".join(word for word in (ranked, f"not ranked: {others}" if others else "") if word)
     sampler = getattr(cls, "sampler", "")
     words = [
         f"{family}:" if family else "",
@@ -70,7 +76,7 @@ def stated(quantity: "Quantity") -> str:
     span = (
         f"{low} to {high}" if low and high else f"≥ {low}" if low else f"≤ {high}" if high else ""
     )
-    words = [quantity.name, "↑" if quantity.better == "higher" else "↓", quantity.unit, span]
+    words = [quantity.name, ARROWS[quantity.better], quantity.unit, span]
     return " ".join(word for word in words if word)
 
 

@@ -17,6 +17,7 @@ from . import train as training
 from .extractors import Extractor
 from .grid import Cell, label
 from .metrics import Fitted, Metric
+from .metrics.base import Kept
 from .provenance import LIBRARIES, PeakMemory, code_digest, versions
 from .report.pictures import pictures
 from .rows import Row
@@ -49,17 +50,27 @@ def key_of(spec: dict[str, Any]) -> str:
     """
     chosen = spec["evaluation"]
     roots: list[type] = [
-        Dataset.choose(spec["dataset"]["name"]),
-        Autoencoder.choose(spec["model"]["name"]),
         Extractor.choose(chosen["extractor"]),
         *(Sampler.choose(sampler["name"]) for sampler in chosen["samplers"]),
         *(Metric.choose(metric["name"]) for metric in chosen["metrics"]),
     ]
+    return digest(spec, training_key_of(spec), code_digest(*roots, evaluation))
+
+
+def training_key_of(spec: dict[str, Any]) -> str:
+    """The hash of everything that could change a cell's weights.
+
+    Cells that differ in their evaluation alone share it, and one training.
+    """
+    parts = {name: held for name, held in spec.items() if name != "evaluation"}
+    roots: list[type] = [
+        Dataset.choose(spec["dataset"]["name"]),
+        Autoencoder.choose(spec["model"]["name"]),
+    ]
     if spec["backbone"]:
         roots.append(Backbone.choose(spec["backbone"]["name"]))
-    code = code_digest(*roots, training, evaluation)
     computing = {library: versions()[library] for library in LIBRARIES}
-    return digest(spec, dataset_of(spec).hash, code, computing)
+    return digest(parts, dataset_of(spec).hash, code_digest(*roots, training), computing)
 
 
 def data_of(spec: dict[str, Any]) -> DataSpec:
@@ -103,6 +114,8 @@ def refuse_unbuildable(specs: list[dict[str, Any]]) -> None:
 def run_cell(cell: Cell, store: Store, device: str, on_progress: OnProgress) -> None:
     """Train and score ``cell`` on ``device`` and write it to ``store``.
 
+    What the store has trained already, for a cell that was scored otherwise, is not trained again.
+
     Raises:
         Exception: whatever went wrong; nothing was written then.
     """
@@ -114,15 +127,20 @@ def scored(cell: Cell, store: Store, device: torch.device, on_progress: OnProgre
     spec, memory = cell.spec, PeakMemory(device)
     dataset = dataset_of(spec)
     model = build(spec)
-    budget = training.Budget.of(spec["training"])
-    trained = training.train(
-        model,
-        dataset,
-        budget,
-        training.names_of(spec),
-        device,
-        lambda done, total: on_progress("training", done, total),
-    )
+    training_key = training_key_of(spec)
+    trained = store.trained(training_key, model)
+    if trained is None:
+        model = build(spec)  # a checkpoint that cannot be read may have left its traces
+        trained = training.train(
+            model,
+            dataset,
+            training.Budget.of(spec["training"]),
+            training.names_of(spec),
+            device,
+            lambda done, total: on_progress("training", done, total),
+        )
+        trained.peak_memory = memory.read()
+    model.to(device).eval()
     start = time.perf_counter()
     chosen = spec["evaluation"]
     samplers = {label(choice): Sampler.make(**choice) for choice in chosen["samplers"]}
@@ -132,14 +150,17 @@ def scored(cell: Cell, store: Store, device: torch.device, on_progress: OnProgre
     seed = derive_seed(*training.names_of(spec), "evaluate")
     fitted = Fitted(model, dataset, extractor, seed, samplers)
     rows: list[Row] = []
+    kept: dict[str, Kept] = {}
     for i, choice in enumerate(chosen["metrics"]):
         on_progress(f"scoring {choice['name']}", i, len(chosen["metrics"]))
-        rows += evaluation.evaluate(fitted, [Metric.make(**choice)])
+        found = evaluation.evaluate(fitted, [Metric.make(**choice)])
+        rows += found.rows
+        kept |= found.kept
     seconds = time.perf_counter() - start
     costs = {
         "train_seconds": (trained.seconds, "s"),
         "evaluate_seconds": (seconds, "s"),
-        "peak_memory": (memory.read(), "MiB"),
+        "peak_memory": (max(trained.peak_memory, memory.read()), "MiB"),
         "parameters": (float(sum(p.numel() for p in model.parameters())), ""),
         "steps": (float(trained.steps), ""),
     }
@@ -149,9 +170,10 @@ def scored(cell: Cell, store: Store, device: torch.device, on_progress: OnProgre
         "versions": versions(),
         "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
         "dataset_hash": dataset.hash,
+        "training_key": training_key,
         "best_epoch": trained.best_epoch,
         "selection": model.selection,
         "observation": model.observation.label,
     }
     state = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    store.write(cell, rows, trained.history, state, drawn, provenance)
+    store.write(cell, rows, kept, trained, state, drawn, provenance)

@@ -80,7 +80,7 @@ def run(
         stopped(display)
     from .leaderboard import leaderboard
 
-    typer.echo(leaderboard(rows).to_text(width(), bold=sys.stdout.isatty()))
+    typer.echo(leaderboard(rows).headline().to_text(width(), bold=sys.stdout.isatty()))
     typer.echo(display.summary())
     if display.failures:
         raise typer.Exit(1)
@@ -102,7 +102,8 @@ def stopped(display: "Display") -> NoReturn:
 def table(
     directory: Directory,
     metric: Annotated[
-        str | None, typer.Option(metavar="NAME,…", help="Only these, best of the first first.")
+        str | None,
+        typer.Option(metavar="NAME,…", help="Only these, or families; best of the first first."),
     ] = None,
     format: Annotated[Literal["text", "md", "csv", "latex", "svg"], typer.Option()] = "text",
 ) -> None:
@@ -113,6 +114,8 @@ def table(
     board = leaderboard(Store(directory).rows())
     if metric is not None:
         board = board.only(*names(metric) or [])
+    elif format != "csv":
+        board = board.headline()
     made = {
         "text": lambda: board.to_text(width(), bold=sys.stdout.isatty()),
         "md": board.to_markdown,

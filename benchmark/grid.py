@@ -14,7 +14,7 @@ import yaml
 
 from ..plugins import InputError, Plugin, suggestion
 from ..seeds import digest
-from .families import FAMILIES
+from .families import place
 
 Parameters = dict[str, Any]
 
@@ -253,19 +253,20 @@ def chosen_metrics(given: Mapping[str, Parameters] | None) -> list[dict[str, Any
     from .metrics import Metric
 
     registry = Metric.choices()
-    ordered = sorted(registry, key=lambda name: (FAMILIES.index(registry[name].family), name))
+    ordered = sorted(registry, key=lambda name: (place(registry[name].family), name))
+    families = dict.fromkeys(registry[name].family for name in ordered)
     picked: dict[str, Parameters] = {}
     for name, parameters in (
-        {family: {} for family in FAMILIES} if given is None else given
+        {family: {} for family in families} if given is None else given
     ).items():
-        if name in FAMILIES:
+        if name in families:
             if parameters:
                 raise InputError(f"metrics: {name!r} is a family: give parameters to its metrics")
             members = [metric for metric in ordered if registry[metric].family == name]
         elif name in registry:
             members = [name]
         else:
-            valid = [*FAMILIES, *registry]
+            valid = [*families, *registry]
             raise InputError(f"unknown metric or family {name!r}{suggestion(name, valid)}")
         for member in members:
             if parameters or member not in picked:

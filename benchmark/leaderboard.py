@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from ..plugins import InputError, suggestion
-from .families import FAMILIES
+from .families import place
 from .report import tables
 
 if TYPE_CHECKING:
@@ -43,18 +43,16 @@ class Measure:
     Attributes:
         name: its name in rows, such as ``fid[classifier]``.
         family: its family.
-        better: ``higher``, ``lower``, or empty where it is not ranked.
+        better: ``higher``, ``lower``, or empty where neither is.
         unit: its unit; empty for a bare number.
+        ranked: whether it counts in the rank and stands in every table.
     """
 
     name: str
     family: str
     better: str
     unit: str
-
-    @property
-    def ranked(self) -> bool:
-        return self.better in ("higher", "lower") and self.family != "cost"
+    ranked: bool
 
 
 @dataclass(frozen=True)
@@ -169,21 +167,28 @@ class Leaderboard:
             columns += [name, f"{name}_ci95", f"{name}_n", f"{name}_na"]
         return pd.DataFrame(records, columns=columns)
 
+    def headline(self) -> "Leaderboard":
+        """The same lines and ranks with the ranked metrics and the costs alone."""
+        return Leaderboard(tuple(headline(board) for board in self.boards))
+
     def only(self, *metrics: str) -> "Leaderboard":
         """The same lines with these metrics alone, best first and ranked by the first.
 
         Args:
-            metrics: their full names, ``fid[classifier]``, or ``fid`` for all of that name.
+            metrics: their full names, ``fid[classifier]``, or ``fid`` for all of that name, or a
+                family.
 
         Raises:
             InputError: the store has no such metric.
         """
         names = [measure.name for measure in self.measures]
+        families = {measure.name: measure.family for measure in self.measures}
         chosen: list[str] = []
         for metric in metrics:
             found = [name for name in names if metric in (name, bare(name))]
+            found = found or [name for name in names if families[name] == metric]
             if not found:
-                valid = suggestion(metric, names)
+                valid = suggestion(metric, [*names, *families.values()])
                 raise InputError(f"no metric {metric!r} in these results{valid}")
             chosen += [name for name in found if name not in chosen]
         boards = []
@@ -241,7 +246,8 @@ def board_of(dataset: str, records: list[Record]) -> Board:
     failed = [r for r in records if r["family"] == "status"]
     measures = in_order(
         {
-            r["metric"]: Measure(r["metric"], r["family"], r["better"], r["unit"]) for r in scored
+            r["metric"]: Measure(r["metric"], r["family"], r["better"], r["unit"], r["ranked"])
+            for r in scored
         }.values()
     )
     models: dict[tuple[str, str, str], list[Record]] = defaultdict(list)
@@ -372,14 +378,34 @@ def mean_ranks(lines: list[Line], measures: Iterable[Measure]) -> list[float]:
     return (sum(of_family) / len(of_family)).tolist()
 
 
+def headline(board: Board) -> Board:
+    kept = tuple(m for m in board.measures if m.ranked or m.family == "cost")
+    others = [m.name for m in board.measures if m not in kept]
+    if not others or len(kept) == len([m for m in kept if m.family == "cost"]):
+        return board
+    remark = f"reported beside these, by name or in the CSV: {', '.join(others)}"
+    return replace(narrowed(board, kept), remarks=(*board.remarks, remark))
+
+
+def narrowed(board: Board, kept: tuple[Measure, ...]) -> Board:
+    """``board`` with the metrics ``kept``, its lines and their ranks as they are."""
+    names = {measure.name for measure in kept}
+    return replace(
+        board,
+        lines=tuple(
+            replace(line, scores={k: s for k, s in line.scores.items() if k in names})
+            for line in board.lines
+        ),
+        measures=kept,
+        absences=tuple(a for a in board.absences if a.metric in names),
+        estimators={k: v for k, v in board.estimators.items() if k in names},
+    )
+
+
 def only(board: Board, kept: tuple[Measure, ...]) -> Board:
     """``board`` with the metrics ``kept``, sorted and ranked by the first."""
-    first, names = kept[0], {measure.name for measure in kept}
-    sign = -1 if first.better == "higher" else 1
-    lines = [
-        replace(line, scores={k: s for k, s in line.scores.items() if k in names})
-        for line in board.lines
-    ]
+    first, board = kept[0], narrowed(board, kept)
+    sign, lines = -1 if first.better == "higher" else 1, board.lines
     having = [line for line in lines if valued(line, first.name)]
     ranks = mean_ranks(having, [first] if first.better else [])
     found = [replace(line, rank=rank) for line, rank in zip(having, ranks)]
@@ -388,10 +414,7 @@ def only(board: Board, kept: tuple[Measure, ...]) -> Board:
     return replace(
         board,
         lines=(*found, *sorted(lacking, key=lambda line: line.order)),
-        measures=kept,
         ranked_by=(first.name,) if first.better else (),
-        absences=tuple(a for a in board.absences if a.metric in names),
-        estimators={k: v for k, v in board.estimators.items() if k in names},
     )
 
 
@@ -457,8 +480,7 @@ def bare(metric: str) -> str:
 def in_order(measures: Iterable[Measure]) -> tuple[Measure, ...]:
     """Measures by family, in the order of ``FAMILIES``, then by name; cost last."""
 
-    def place(measure: Measure) -> tuple[int, str, str]:
-        order = (*FAMILIES, measure.family) if measure.family != "cost" else (*FAMILIES, "", "cost")
-        return (order.index(measure.family), measure.family, measure.name)
+    def key(measure: Measure) -> tuple[bool, int, str, str]:
+        return (measure.family == "cost", *place(measure.family), measure.name)
 
-    return tuple(sorted(measures, key=place))
+    return tuple(sorted(measures, key=key))

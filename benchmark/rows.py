@@ -22,7 +22,7 @@ COLUMNS = [
     "cell",
 ]
 """The columns of ``rows.csv``."""
-DETAILS = ["family", "better", "estimator", "note"]
+DETAILS = ["family", "better", "ranked", "estimator", "note"]
 """What rows carry beside them in memory."""
 
 
@@ -35,7 +35,8 @@ class Row:
         value: NaN where the metric does not apply, or the cell failed.
         unit: its unit; empty for a bare number.
         family: the family of metrics, ``cost`` or ``status``.
-        better: ``higher``, ``lower``, or empty where it is not ranked.
+        better: ``higher``, ``lower``, or empty where neither is.
+        ranked: whether it counts in the rank and stands in every table.
         sampler: the sampler that it scores; empty where it scores the model itself.
         estimator: how it was estimated, in words.
         note: why the value is missing.
@@ -46,6 +47,7 @@ class Row:
     unit: str = ""
     family: str = ""
     better: str = ""
+    ranked: bool = False
     sampler: str = ""
     estimator: str = ""
     note: str = ""

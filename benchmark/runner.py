@@ -204,7 +204,7 @@ def write_tables(store: Store, cells: list[Cell] | None = None) -> "pd.DataFrame
     store.write_text("rows.csv", rows_csv(rows))
     board = leaderboard(rows)
     store.write_text("leaderboard.csv", board.to_csv())
-    store.write_text("leaderboard.md", board.to_markdown())
+    store.write_text("leaderboard.md", board.headline().to_markdown())
     return rows
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..plugins import InputError, suggestion
 from ..seeds import digest
+from .across import across_seeds
 from .grid import Cell, folder_name
 from .provenance import versions
 from .rows import COLUMNS, DETAILS, Row
@@ -19,16 +20,22 @@ from .rows import COLUMNS, DETAILS, Row
 if TYPE_CHECKING:
     import pandas as pd
 
+    from ..models import Autoencoder
+    from .train import Trained
+
 FORMAT = 1
+FOLDERS = ("cells", "failed", "under_way", "across", "trained")
 
 
 class Store:
     """A folder of finished cells.
 
     ``cells/<name>/`` has a finished cell: ``cell.json`` (specification and provenance),
-    ``metrics.json``, ``history.json``, ``checkpoint.pt`` and ``pictures/``. ``failed/<name>.json``
-    has what became of a cell that failed. Everything is written under ``under_way/`` first and
-    renamed, so whatever stands elsewhere is whole.
+    ``metrics.json``, ``history.json``, ``checkpoint.pt``, ``pictures/``, and in ``kept/`` the
+    arrays that are compared across seeds; ``across/`` has what was found by comparing them, and
+    ``trained/<key>`` the name of a cell whose checkpoint is that of this training.
+    ``failed/<name>.json`` has what became of a cell that failed. Everything is written under
+    ``under_way/`` first and renamed, so whatever stands elsewhere is whole.
 
     Args:
         path: the folder; with ``create`` it is made where it is missing.
@@ -44,8 +51,8 @@ class Store:
         marker = self.path / "store.json"
         try:
             if create:
-                for folder in (self.cells, self.failed, self.under_way):
-                    folder.mkdir(parents=True, exist_ok=True)
+                for folder in FOLDERS:
+                    (self.path / folder).mkdir(parents=True, exist_ok=True)
                 if not marker.exists():
                     about = {"format": FORMAT, "aebench": versions()["aebench"]}
                     self.write_text("store.json", json.dumps(about))
@@ -79,7 +86,8 @@ class Store:
         self,
         cell: Cell,
         rows: list[Row],
-        history: list[dict[str, float]],
+        kept: Mapping[str, Mapping[str, Any]],
+        trained: "Trained",
         state: Mapping[str, Any],
         pictures: Mapping[str, Any],
         provenance: Mapping[str, Any],
@@ -89,11 +97,13 @@ class Store:
         Args:
             cell: the cell.
             rows: its numbers.
-            history: the terms of every epoch.
+            kept: arrays by metric and name that are compared across seeds.
+            trained: what the training left.
             state: the weights.
             pictures: uint8 arrays (H, W, 3) by name.
             provenance: versions, device and what else a reader may ask.
         """
+        import numpy as np
         import torch
         from PIL import Image
 
@@ -102,13 +112,22 @@ class Store:
         shutil.rmtree(part, ignore_errors=True)
         (part / "pictures").mkdir(parents=True)
         torch.save(dict(state), part / "checkpoint.pt")
+        for metric, arrays in kept.items():
+            (part / "kept").mkdir(exist_ok=True)
+            np.savez_compressed(part / "kept" / f"{metric}.npz", **arrays)
         for title, picture in pictures.items():
             safe = re.sub(r"[^\w.,=()-]+", "-", title)[:100]
             Image.fromarray(picture).save(part / "pictures" / f"{safe}.png")
-        about = {"key": cell.key, "spec": cell.spec, "provenance": dict(provenance)}
+        costs = {k: v for k, v in asdict(trained).items() if k != "history"}
+        about = {
+            "key": cell.key,
+            "spec": cell.spec,
+            "provenance": dict(provenance),
+            "trained": costs,
+        }
         for file, content in (
             ("cell.json", about),
-            ("history.json", history),
+            ("history.json", trained.history),
             ("metrics.json", [asdict(row) for row in rows]),
         ):
             (part / file).write_text(to_json(content), encoding="utf-8")
@@ -120,6 +139,29 @@ class Store:
                 raise
             shutil.rmtree(part)
         self.failure(cell).unlink(missing_ok=True)
+        self.write_text(f"trained/{provenance['training_key']}", name)
+
+    def trained(self, training_key: str, model: "Autoencoder") -> "Trained | None":
+        """What an earlier training of this key left; its weights are loaded into ``model``.
+
+        None where there is none, or it cannot be read.
+        """
+        import torch
+
+        from .train import Trained
+
+        pointer = self.path / "trained" / training_key
+        if not pointer.is_file():
+            return None
+        folder = self.cells / pointer.read_text(encoding="utf-8")
+        try:
+            costs = read_json(folder / "cell.json")["trained"]
+            history = read_json(folder / "history.json")
+            state = torch.load(folder / "checkpoint.pt", weights_only=True)
+            model.load_state_dict(state)
+        except Exception:
+            return None
+        return Trained(history=history, **costs)
 
     def failure(self, cell: Cell) -> Path:
         """Where it is written what became of ``cell`` if it failed."""
@@ -164,8 +206,8 @@ class Store:
     def rows(self, planned: list[Cell] | None = None) -> "pd.DataFrame":
         """The rows of every finished and failed cell: ``COLUMNS`` and ``DETAILS``.
 
-        Where several cells have one specification (made by other code or versions) the planned one
-        counts, or else the one finished last.
+        Where several cells are of one training (scored otherwise, or made by other code or
+        versions) the planned one counts, or else the one finished last.
         """
         import pandas as pd
 
@@ -175,14 +217,15 @@ class Store:
             held = read_json(folder / "metrics.json")
             finished = (folder / "cell.json").stat().st_mtime
             entry = (cell.key in wanted, finished, cell, held)
-            identity = digest(cell.spec)
+            identity = training_of(cell)
             if identity not in latest or entry[:2] > latest[identity][:2]:
                 latest[identity] = entry
         for path in sorted(self.failed.glob("*.json")):
             about = read_json(path)
             cell = Cell(about["spec"], about["key"])
             failed = Row("failed", math.nan, family="status", note=about["error"])
-            latest.setdefault(digest(cell.spec), (False, 0.0, cell, [asdict(failed)]))
+            latest.setdefault(training_of(cell), (False, 0.0, cell, [asdict(failed)]))
+        compared = across_seeds(self, [cell for *_, cell, _ in latest.values()])
         records = [
             {
                 "dataset": cell.dataset,
@@ -195,11 +238,16 @@ class Store:
                 "value": math.nan if row["value"] is None else row["value"],
             }
             for *_, cell, held in latest.values()
-            for row in held
+            for row in [*held, *compared.get(cell.key, [])]
         ]
         frame = pd.DataFrame(records, columns=[*COLUMNS, *DETAILS])
         keys = ["dataset", "model", "hyperparameters", "backbone", "seed", "cell"]
         return frame.sort_values(keys, kind="stable", ignore_index=True)
+
+
+def training_of(cell: Cell) -> str:
+    """What cells share that differ in their evaluation alone."""
+    return digest({name: held for name, held in cell.spec.items() if name != "evaluation"})
 
 
 def alive(pid: int) -> bool:

@@ -93,12 +93,14 @@ class Trained:
         best_epoch: the epoch whose weights were kept, from 1; 0 for a closed form.
         steps: the number of batches trained on.
         seconds: wall time.
+        peak_memory: of the process or the device until its end, in MiB.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
     steps: int = 0
     seconds: float = 0.0
+    peak_memory: float = 0.0
 
 
 class Loader:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
 from pytorch_lightning import LightningModule
@@ -14,6 +14,23 @@ from .backbones import Backbone, Shape
 from .observation import Bernoulli, Gaussian, Observation
 
 Terms = dict[str, Tensor]
+
+
+class Posterior(Protocol):
+    """A distribution q(z|x) over codes (B, d)."""
+
+    @property
+    def mean(self) -> Tensor:
+        """(B, d)."""
+        ...
+
+    def sample(self, *samples: int) -> Tensor:
+        """Draws, (\\*samples, B, d)."""
+        ...
+
+    def log_prob(self, z: Tensor) -> Tensor:
+        """log q(z|x) in nats of codes (…, B, d), broadcast over leading dimensions: (…, B)."""
+        ...
 
 
 class Batch(NamedTuple):
@@ -65,7 +82,8 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
 
     A variant states a ``name``, builds its networks from the backbone in its constructor, and
     implements :meth:`code`, :meth:`raw` and :meth:`losses`. What else it offers it implements too:
-    :meth:`sample_prior`, :meth:`log_weights`. A metric that needs what a variant lacks is n/a.
+    :meth:`sample_prior`, :meth:`log_weights`, :meth:`posterior`, :meth:`log_prior`, :meth:`kl`,
+    :meth:`symbols` with :attr:`alphabet`. A metric that needs what a variant lacks is n/a.
 
     Every loss is in nats an image, or in squared pixels an image where there is no likelihood:
     summed over pixels, averaged over the batch.
@@ -148,6 +166,30 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         Their mean over samples is the ELBO; logsumexp less log(samples) the importance-weighted
         bound (Burda et al. 2016, arXiv:1509.00519).
         """
+        raise NotImplementedError
+
+    def posterior(self, x: Tensor, y: Tensor | None = None) -> Posterior:
+        """q(z|x) of images (B, C, H, W), over codes (B, d)."""
+        raise NotImplementedError
+
+    def log_prior(self, z: Tensor) -> Tensor:
+        """log p(z) of codes (…, d) in nats: (…)."""
+        raise NotImplementedError
+
+    def kl(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """KL(q(z_j|x) ‖ p(z_j)) of images (B, C, H, W) in nats a dimension: (B, d).
+
+        Only where both are products over dimensions.
+        """
+        raise NotImplementedError
+
+    def symbols(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        """The discrete code of images (B, C, H, W) as int64 (B, …) in [0, :attr:`alphabet`)."""
+        raise NotImplementedError
+
+    @property
+    def alphabet(self) -> int:
+        """The number of values of each of :meth:`symbols`."""
         raise NotImplementedError
 
     # What follows from it.

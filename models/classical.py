@@ -109,9 +109,15 @@ class KMeans(ClosedForm):
         counts = torch.bincount(torch.as_tensor(solved.labels_), minlength=self.latent_dim)
         self.shares.copy_(counts / counts.sum())
 
+    def symbols(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return torch.cdist(x.flatten(1), self.centroids).argmin(1, keepdim=True)
+
+    @property
+    def alphabet(self) -> int:
+        return self.latent_dim
+
     def code(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        nearest = torch.cdist(x.flatten(1), self.centroids).argmin(1)
-        return F.one_hot(nearest, self.latent_dim).float()
+        return F.one_hot(self.symbols(x).squeeze(1), self.latent_dim).float()
 
     def raw(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return self.centroids[z.argmax(1)].unflatten(1, self.data.shape)

@@ -88,8 +88,15 @@ class VQVAE(Autoencoder):
         """The codebook vectors of int64 (B, h, w): (B, D, h, w)."""
         return F.embedding(index, self.codebook).movedim(-1, 1)
 
+    def symbols(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.nearest(self.encoder(x))
+
+    @property
+    def alphabet(self) -> int:
+        return len(self.codebook)
+
     def code(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.vectors(self.nearest(self.encoder(x)))
+        return self.vectors(self.symbols(x))
 
     def raw(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return self.decoder(self.vectors(self.nearest(z)))

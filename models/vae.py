@@ -90,6 +90,12 @@ class VAE(Autoencoder):
     def sample_prior(self, n: int) -> Tensor:
         return torch.randn(n, self.latent_dim, device=self.device)
 
+    def log_prior(self, z: Tensor) -> Tensor:
+        return standard_normal_log_prob(z)
+
+    def kl(self, x: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.posterior(x, y).kl_to_standard()
+
     def losses(self, batch: Batch) -> Terms:
         posterior = self.posterior(batch.x, batch.y)
         raw = self.raw(posterior.sample(), batch.y)
@@ -103,7 +109,7 @@ class VAE(Autoencoder):
         labels = None if y is None else y.repeat(samples)
         raw = self.raw(z.flatten(0, 1), labels).unflatten(0, (samples, len(x)))
         log_likelihood = self.observation.log_prob(raw, x)
-        return log_likelihood + standard_normal_log_prob(z) - posterior.log_prob(z)
+        return log_likelihood + self.log_prior(z) - posterior.log_prob(z)
 
 
 class BetaVAE(VAE):

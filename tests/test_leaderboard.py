@@ -48,6 +48,7 @@ def row(value: float, metric: str = "mse", **given: object) -> dict[str, object]
         "note": "" if math.isfinite(value) else "it lacks something",
         **given,
     }
+    made.setdefault("ranked", bool(made["better"]) and made["family"] != "cost")
     made.setdefault("cell", json.dumps([made[k] for k in ("dataset", "model", "backbone", "seed")]))
     made["cell"] += str(made["hyperparameters"])
     return made

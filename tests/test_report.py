@@ -182,6 +182,7 @@ def board_rows() -> pd.DataFrame:
         "cell": "c",
         "family": "reconstruction",
         "better": "lower",
+        "ranked": True,
         "estimator": "",
         "note": "",
     }

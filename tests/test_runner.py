@@ -16,6 +16,8 @@ import pandas as pd
 import pytest
 import torch
 from aebench.benchmark import load, run
+from aebench.benchmark.engines import Event
+from aebench.benchmark.grid import read_grid
 from aebench.benchmark.rows import COLUMNS
 from aebench.benchmark.store import Store
 from aebench.models import Autoencoder, ClosedForm
@@ -100,6 +102,80 @@ def test_nothing_is_trained_twice(smoke) -> None:
     again = run("smoke", out=out, workers=1, device="cpu", on_event=events.append)
     assert events == []
     pd.testing.assert_frame_equal(rows, again)
+
+
+def test_other_metrics_need_no_other_training(smoke, tmp_path) -> None:
+    _, grid = read_grid("smoke")
+    grid["metrics"] = {"mse": {}, "nll": {"samples": 3}, "knn": {}}
+    out = tmp_path / "copy"
+    shutil.copytree(smoke[0], out)
+    (broken,) = (out / "cells").glob("digits-vae-seed1-*")
+    (broken / "checkpoint.pt").write_bytes(b"none")
+    phases: list[tuple[str, int, str]] = []
+
+    def listen(event: Event) -> None:
+        phases.append((event.cell.model, event.cell.seed, event.phase))
+
+    rows = run(grid, out=out, workers=1, device="cpu", on_event=listen)
+    assert ("vae", 0, "scoring mse") in phases
+    trained = {(model, seed) for model, seed, phase in phases if phase == "training"}
+    assert trained == {("vae", 1)}  # its checkpoint could not be read
+    # Of two cells that differ in what is scored, the one of this run counts.
+    fresh = run(grid, out=tmp_path / "fresh", workers=1, device="cpu")
+    assert numbers(out) == numbers(tmp_path / "fresh")
+    assert len(list((out / "cells").iterdir())) == 8
+    seconds = rows[(rows.model == "vae") & (rows.metric == "train_seconds")].set_index("seed").value
+    before = smoke[1][(smoke[1].model == "vae") & (smoke[1].metric == "train_seconds")]
+    assert seconds[0] == before.set_index("seed").value[0]
+    assert len(fresh) == len(rows)
+
+
+TWINS = """
+import numpy as np
+from aebench.benchmark.metrics import AcrossSeeds, Quantity
+
+class Twins(AcrossSeeds):
+    name = "twins"
+    family = "likeness"
+    quantities = (Quantity("apart", "lower", low=0),)
+
+    def keep(self, fitted):
+        return {"mean": fitted.embeddings("test", 10).numpy().mean(0)}
+
+    def compare(self, kept):
+        means = np.stack([held["mean"] for held in kept])
+        return [{"apart": float(np.linalg.norm(means - own, axis=1).sum())} for own in means]
+
+    def compared(self, seeds):
+        return f"{seeds} seeds, 10 test images"
+"""
+
+
+def test_seeds_are_compared_when_rows_are_read(tmp_path) -> None:
+    file = tmp_path / "twins.py"
+    file.write_text(TWINS)
+    _, grid = read_grid("smoke")
+    grid["metrics"], grid["models"] = {"mse": {}, "likeness": {}}, {"vae": {}}
+    out, settings = tmp_path / "out", {"files": [file], "workers": 1, "device": "cpu"}
+    alone = run(grid, seeds=1, out=out, **settings)
+    row = alone[alone.metric == "apart"].iloc[0]
+    assert row.isna().value
+    assert row.note == "one seed has no other to be compared with"
+    both = run(grid, seeds=2, out=out, **settings)
+    apart = both[both.metric == "apart"]
+    assert list(apart.seed) == [0, 1]
+    assert apart.value.iloc[0] == apart.value.iloc[1] > 0
+    assert set(apart.estimator) == {"2 seeds, 10 test images"}
+    assert set(apart.family) == {"likeness"}
+    three = run(grid, seeds=3, out=out, **settings)
+    assert (three[three.metric == "apart"].value > apart.value.iloc[0]).all()
+    pd.testing.assert_frame_equal(Store(out).rows(), three)
+    assert len(list((out / "across").iterdir())) == 3  # one a set of seeds, each computed once
+    table = subprocess.run(
+        [*CLI, "table", out, "--metric", "apart"], capture_output=True, text=True
+    )
+    assert table.returncode == 0
+    assert "apart" in table.stdout
 
 
 def test_a_trained_model_comes_back(smoke) -> None:

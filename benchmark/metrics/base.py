@@ -1,12 +1,15 @@
 """What a metric is, and the view of a fitted model and a dataset that it is given."""
 
-from collections.abc import Callable, Hashable, Iterator
+import hashlib
+import weakref
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeVar
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ...datasets import Dataset, Split, SplitName, as_float
@@ -15,7 +18,7 @@ from ...plugins import InputError, Plugin
 from ...seeds import derive_seed
 from ..extractors import Extractor
 
-Direction = Literal["higher", "lower"]
+Direction = Literal["higher", "lower", ""]
 T = TypeVar("T")
 
 
@@ -29,10 +32,13 @@ class Quantity:
 
     Attributes:
         name: its name in rows, such as ``fid``.
-        better: the direction in which it is better.
+        better: the direction in which it is better; empty where neither is.
         unit: its unit; empty for a bare number.
         low: the least value it can take, None where there is none.
         high: the greatest.
+        ranked: whether it counts in the rank and stands in every table. What says the same as
+            another (such as the squared error of an image beside that of a pixel), or only helps
+            to read another, is reported in rows and shown when it is asked for.
     """
 
     name: str
@@ -40,16 +46,26 @@ class Quantity:
     unit: str = ""
     low: float | None = None
     high: float | None = None
+    ranked: bool = True
+
+
+Values = Mapping[str, float | NotApplicable]
+"""Values by quantity. ``name[part]``, such as ``factor_probe[shape]``, is a part of a quantity and
+has a row of its own beside it."""
+
+Kept = Mapping[str, NDArray[Any]]
+"""Arrays by name that a cell keeps for a comparison of seeds."""
 
 
 class Metric(Plugin, kind="metric"):
     """Scores a fitted model on a dataset: reads, never trains, never writes.
 
     The constructor's keyword arguments are the estimator's parameters. A metric computes all its
-    quantities at once, and may raise :class:`NotApplicable`.
+    quantities at once. It may raise :class:`NotApplicable`, or give one as the value of a quantity
+    where the others apply. It depends neither on the order of the images nor on the batch size.
 
     Attributes:
-        family: one of ``FAMILIES``.
+        family: one of ``FAMILIES``, or a new one, which tables show after them.
         quantities: what it gives, in order.
         source: the definition's paper.
         description: one line for the table of metrics.
@@ -71,8 +87,8 @@ class Metric(Plugin, kind="metric"):
     reads_codes: ClassVar[bool] = False
     per_sampler: ClassVar[bool] = False
 
-    def compute(self, fitted: "Fitted", sampler: str = "") -> dict[str, float]:
-        """The value of every quantity by name.
+    def compute(self, fitted: "Fitted", sampler: str = "") -> Values:
+        """The value of every quantity by name, a :class:`NotApplicable` where there is none.
 
         Args:
             fitted: the model and the dataset.
@@ -116,13 +132,33 @@ class Metric(Plugin, kind="metric"):
                 )
 
 
+class AcrossSeeds(Metric):
+    """Compares trainings of one model under several seeds: every cell keeps what is compared.
+
+    The values are computed when the rows of a store are read, of all seeds that it has.
+    """
+
+    def keep(self, fitted: "Fitted") -> Kept:
+        """What a cell keeps for the comparison, small arrays by name."""
+        raise NotImplementedError
+
+    def compare(self, kept: list[Kept]) -> list[Values]:
+        """The values of each of two or more seeds, in order, from what their cells kept."""
+        raise NotImplementedError
+
+    def compared(self, seeds: int) -> str:
+        """How the numbers were estimated, in words, from so many seeds."""
+        return ""
+
+
 class Fitted:
     """A fitted model and its dataset, as metrics see them.
 
     Embeddings, reconstructions, samples and features are computed once and shared. Everything is
     computed in evaluation mode, without gradients, in batches of a fixed size, and random numbers
     are drawn only inside :meth:`random`, from a stream named by its purpose: no metric depends on
-    which others run, nor changes the global random state.
+    which others run, nor changes the global random state. The images of a split come in an order
+    of their own (:func:`canonical_order`), so that no metric depends on that of the dataset.
 
     Args:
         model: the fitted model; it is put in evaluation mode.
@@ -164,8 +200,13 @@ class Fitted:
             yield seed
 
     def split(self, name: SplitName) -> Split:
-        """The split, on the model's device."""
-        return self.once(("split", name), lambda: self.dataset.split(name).to(self.device))
+        """The split in its canonical order, on the model's device."""
+
+        def compute() -> Split:
+            order = canonical_order(self.dataset, name)
+            return self.dataset.split(name).take(order).to(self.device)
+
+        return self.once(("split", name), compute)
 
     def batches(
         self, name: SplitName, limit: int | None = None
@@ -195,13 +236,13 @@ class Fitted:
 
     def labels(self, name: SplitName, limit: int | None = None) -> Tensor:
         """The labels of a split's first ``limit`` images, int64 (n,), on the CPU."""
-        labels = self.dataset.split(name).labels
+        labels = self.split(name).labels
         assert labels is not None, "a metric that reads labels says needs_labels"
         return labels[:limit].cpu()
 
     def factors(self, name: SplitName, limit: int | None = None) -> Tensor:
         """The factors of a split's first ``limit`` images, int64 (n, K), on the CPU."""
-        factors = self.dataset.split(name).factors
+        factors = self.split(name).factors
         assert factors is not None, "a metric that reads factors says needs_factors"
         return factors[:limit].cpu()
 
@@ -297,10 +338,10 @@ class Fitted:
         """The features of a split's first ``limit`` images, computed once a dataset."""
 
         def compute() -> Tensor:
-            split = self.dataset.split(name).take(slice(limit))
+            split = self.split(name).take(slice(limit))
             return torch.cat([self.features(x) for x, _ in split.batches(self.batch_size)])
 
-        return self.extractor.cached(f"{name}-{limit}", compute)
+        return self.extractor.cached(f"{name}-{limit}-canonical", compute)
 
     def once(self, key: Hashable, compute: Callable[[], T]) -> T:
         """What ``compute`` gives, computed once for ``key``: metrics share work by it."""
@@ -312,6 +353,31 @@ class Fitted:
     def generated(self) -> int:
         """How many images a generation metric draws: as many as test has, at most 10,000."""
         return min(10_000, len(self.dataset.split("test")))
+
+
+_orders: weakref.WeakKeyDictionary[Dataset, dict[str, Tensor]] = weakref.WeakKeyDictionary()
+
+
+def canonical_order(dataset: Dataset, name: SplitName) -> Tensor:
+    """An order of a split's images that depends on their content alone: int64 (n,).
+
+    By a hash of the pixels (of the factors, where images are drawn on demand), the label and the
+    factors: the first n are a random sample, the same one however the dataset is stored.
+    """
+    held = _orders.setdefault(dataset, {})
+    if name not in held:
+        split = dataset.split(name).to("cpu")
+        parts = [
+            tensor.contiguous().numpy().reshape(len(split), -1)
+            for tensor in (split.pixels, split.labels, split.factors)
+            if tensor is not None
+        ]
+        keys = [
+            hashlib.blake2b(b"".join(map(bytes, rows)), digest_size=8).digest()
+            for rows in zip(*parts)
+        ]
+        held[name] = torch.tensor(sorted(range(len(keys)), key=keys.__getitem__))
+    return held[name]
 
 
 def as_uint8(images: Tensor) -> Tensor:
