@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/ready
 
-.PHONY: benchmark test test-all lint wheel docs clean
+.PHONY: benchmark test test-all speed lint wheel docs clean
 
 # Trains, scores and ranks the grid `quick`; what is in runs/quick already is not trained again.
 benchmark: $(READY)
@@ -16,6 +16,10 @@ test: $(READY)
 
 test-all: $(READY)
 	$(BIN)/python -m pytest -q -n 2 -m ""
+
+# Prints what takes how long, side by side with what it replaces; docs/performance.md has the last.
+speed: $(READY)
+	$(BIN)/python -m aebench.benchmark.speed
 
 # The types are checked through a folder called like the package, as it is installed.
 lint: $(READY)

@@ -1,0 +1,33 @@
+"""Prints every table of times: ``python -m aebench.benchmark.speed [TABLE…]``."""
+
+import importlib
+import pkgutil
+import sys
+
+from ...plugins import InputError, suggestion
+from ..provenance import versions
+from . import __path__
+
+PAIRS = 5
+
+
+def main(wanted: list[str]) -> None:
+    """Measure and print the tables called ``wanted``, or all."""
+    known = sorted(
+        m.name for m in pkgutil.iter_modules(__path__) if m.name not in ("base", "__main__")
+    )
+    for name in wanted:
+        if name not in known:
+            raise InputError(f"no table {name!r}{suggestion(name, known)}")
+    print(", ".join(f"{library} {version}" for library, version in versions().items()), "\n")
+    for name in wanted or known:
+        module = importlib.import_module(f"{__package__}.{name}")
+        print(module.measure(PAIRS).markdown(), flush=True)
+
+
+if __name__ == "__main__":
+    try:
+        main(sys.argv[1:])
+    except InputError as error:
+        print(f"aebench: {error}", file=sys.stderr)
+        sys.exit(2)

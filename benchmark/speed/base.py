@@ -1,0 +1,57 @@
+"""A table of times, and how times are taken on a noisy machine."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of measurements.
+
+    Attributes:
+        title: what was measured, in one line.
+        columns: the columns' names.
+        rows: the cells as text.
+        notes: how it was measured, a line each.
+    """
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    notes: tuple[str, ...] = ()
+
+    def markdown(self) -> str:
+        """The table under a heading."""
+        lines = [f"### {self.title}", "", "| " + " | ".join(self.columns) + " |"]
+        lines += ["| " + " | ".join("---" for _ in self.columns) + " |"]
+        lines += ["| " + " | ".join(row) + " |" for row in self.rows]
+        return "\n".join([*lines, "", *(f"{note}  " for note in self.notes), ""])
+
+
+def alternate(work: Mapping[str, Callable[[], object]], pairs: int) -> dict[str, list[float]]:
+    """The seconds of each piece of work, ``pairs`` times one after another in turn.
+
+    Taken in turn, so that what else the machine does falls on all alike.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in work}
+    for _ in range(pairs):
+        for name, act in work.items():
+            start = time.perf_counter()
+            act()
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def spread(values: list[float], unit: str = "s") -> str:
+    """The median and the range: ``1.25 s (1.19 to 1.40)``."""
+    middle, low, high = statistics.median(values), min(values), max(values)
+    if len(values) == 1:
+        return f"{middle:.3g} {unit}".strip()
+    return f"{f'{middle:.3g} {unit}'.strip()} ({low:.3g} to {high:.3g})"
+
+
+def ratios(slow: list[float], fast: list[float]) -> str:
+    """How many times as fast, pair by pair: the median and the range."""
+    return spread([a / b for a, b in zip(slow, fast)], "×")
