@@ -189,6 +189,47 @@ def test_the_classifier_leaves_threads_and_random_states_alone() -> None:
     assert states[2] == random.getstate()
 
 
+@pytest.mark.usefixtures("quick")
+def test_the_classifier_gives_logits_of_one_target() -> None:
+    images, factors = stripes(300, 1, 8, 8)
+    for extractor in (
+        Classifier(Held(images, factors[:, 0])),
+        Classifier(Held(images, None, factors[:, [0, 2]])),  # the other factor does not vary
+    ):
+        assert extractor.why_no_logits() == ""
+        logits = extractor.logits(images)
+        assert logits.shape == (300, 4)
+        assert not logits.requires_grad
+        right = (logits[200:].argmax(1) == factors[200:, 0]).double().mean().item()
+        assert right == pytest.approx(extractor.accuracy)
+    several = Classifier(Held(images, factors[:, 0], factors))
+    assert several.why_no_logits() == "the classifier has several targets"
+    with pytest.raises(InputError, match="several targets"):
+        several.logits(images)
+    untrained = Classifier(Held(images))
+    assert untrained.why_no_logits() == untrained.why_not() != ""
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_classifier_reads_bytes_and_floats_alike() -> None:
+    images, factors = stripes(300, 1, 8, 8)
+    extractor, floats = Classifier(Held(images, factors[:, 0])), images.float() / 255
+    for ask in (extractor.features, extractor.logits):
+        assert torch.equal(ask(images), ask(floats))
+    step = extractor.features(floats * 0.9999) - extractor.features(floats)  # less than a byte
+    assert 0 < step.norm() < 1e-3 * extractor.features(floats).norm()
+
+
+def test_an_extractor_without_logits_says_so() -> None:
+    class Plain(Extractor):
+        def features(self, images: Tensor) -> Tensor:
+            return images.flatten(1).float()
+
+    extractor = Plain(Held(stripes(9, 1, 8, 8)[0]))
+    extractor.name = "plain"  # type: ignore[misc]
+    assert extractor.why_no_logits() == "plain does not classify images"
+
+
 def test_the_classifier_is_lazy() -> None:
     class Missing(Held):
         def load(self) -> dict[Any, Split]:
@@ -219,14 +260,23 @@ def test_every_extractor_says_what_it_is() -> None:
 
 
 class Stub(torch.nn.Module):
-    """Gives the mean of each channel, if it is asked as NVIDIA's script is asked."""
+    """Reads 0 to 255 and is asked as NVIDIA's script is; its features are the channels' means."""
 
-    def forward(self, img: Tensor, return_features: bool = False) -> Tensor:
-        assert return_features
-        assert img.dtype == torch.uint8
+    def forward(
+        self,
+        img: Tensor,
+        return_features: bool = False,
+        use_fp16: bool = False,
+        no_output_bias: bool = False,
+    ) -> Tensor:
+        assert return_features != no_output_bias
+        assert not use_fp16
         assert img.shape[1] == 3
         assert img.shape[0] <= 50
-        return img.float().mean(dim=(2, 3))
+        means = img.to(torch.float32).mean(dim=(2, 3))
+        if return_features:
+            return means
+        return torch.softmax(means * torch.arange(3), dim=1)
 
 
 @pytest.fixture
@@ -254,6 +304,36 @@ def test_inception_from_a_named_file(
         features = Inception(Held(images)).features(images)
     expected = images.float().mean((2, 3)).expand(-1, 3)
     assert torch.allclose(features, expected)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_inception_reads_bytes_and_floats_alike(
+    stub: Path, monkeypatch: pytest.MonkeyPatch, channels: int
+) -> None:
+    monkeypatch.setenv("AEBENCH_INCEPTION", str(stub))
+    images, _ = stripes(70, channels, 8, 8)
+    extractor, floats = Inception(Held(images)), images.float() / 255
+    for ask in (extractor.features, extractor.logits):
+        assert torch.allclose(ask(images), ask(floats), rtol=1e-5, atol=1e-4)
+    step = extractor.features(floats * 0.999) - extractor.features(floats)  # less than a byte
+    assert torch.allclose(step, -0.001 * extractor.features(images), atol=1e-3)
+    assert step.abs().min() > 0
+
+
+def test_inception_gives_logits_up_to_a_constant(
+    stub: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AEBENCH_INCEPTION", str(stub))
+    images = torch.randint(0, 30, (70, 3, 8, 8), generator=torch.Generator().manual_seed(0))
+    images = torch.cat([images, torch.full((2, 3, 8, 8), 255)]).to(torch.uint8)
+    extractor = Inception(Held(images))
+    assert extractor.why_no_logits() == ""
+    logits = extractor.logits(images)
+    plain = extractor.features(images) * torch.arange(3)
+    assert torch.allclose(logits[:70], plain[:70].log_softmax(1), atol=1e-4)
+    assert logits.isfinite().all()  # of a probability that is 0 in float32, too
+    assert logits[71].argmax() == 2
+    assert "2 channels" in Inception(Held(images[:, :2])).why_no_logits()
 
 
 def test_inception_from_the_cache_folder(stub: Path, fresh: Path) -> None:

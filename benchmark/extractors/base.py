@@ -6,7 +6,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from ...datasets import Dataset
+from ...datasets import Dataset, as_float
 from ...plugins import Plugin
 from ..cache import cached_tensors
 
@@ -41,11 +41,33 @@ class Extractor(Plugin, kind="extractor"):
         """Why this extractor cannot serve its dataset, found cheaply; empty where it can."""
         return ""
 
+    def why_no_logits(self) -> str:
+        """Why there are no :meth:`logits`, found cheaply; empty where there are."""
+        offered = type(self).logits is not Extractor.logits
+        return self.why_not() or ("" if offered else f"{self.name} does not classify images")
+
     def features(self, images: Tensor) -> Tensor:
-        """Features (n, k) of images uint8 (n, C, H, W) on :attr:`device`."""
+        """Features (n, k) of images (n, C, H, W) on :attr:`device`: uint8, or float32 in [0, 1].
+
+        Floats are taken as they are, not rounded: so small a step that it changes no byte still
+        changes the features. Bytes and the same bytes over 255 have the same features.
+        """
+        raise NotImplementedError
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (n, classes) of such images as :meth:`features` takes, if it classifies."""
         raise NotImplementedError
 
     def cached(self, purpose: str, compute: Callable[[], Tensor]) -> Tensor:
-        """Features of the dataset's own images, kept on disk and in memory for the next cell."""
+        """What depends on the dataset's own images alone, such as their features.
+
+        It is kept on disk and in memory for the next cell; ``purpose`` names all else that it
+        depends on.
+        """
         names = ("features", self.fingerprint, self.dataset.hash, self.device.type, purpose)
         return cached_tensors(names, lambda: {"features": compute()})["features"]
+
+
+def unit(images: Tensor) -> Tensor:
+    """Images as float32 in [0, 1]: uint8 are divided by 255, floats are there already."""
+    return as_float(images) if images.dtype == torch.uint8 else images.float()

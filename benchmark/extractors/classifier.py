@@ -10,11 +10,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ...datasets import Split, as_float
+from ...datasets import Split
 from ...plugins import InputError
 from ...seeds import derive_seed
 from ..cache import cached_tensors
-from .base import Extractor
+from .base import Extractor, unit
 
 VERSION = 1
 """Raised whenever the network or its training changes, so that old weights are not read."""
@@ -53,12 +53,12 @@ class Net(nn.Module):
         self.heads = nn.ModuleList(nn.Linear(WIDTH, size) for size in sizes)
 
     def features(self, images: Tensor) -> Tensor:
-        """Features (n, 64), 0 or more, of images uint8 (n, C, H, W)."""
-        return self.body(as_float(images)) / self.scale
+        """Features (n, 64), 0 or more, of images (n, C, H, W): uint8, or floats in [0, 1]."""
+        return self.body(unit(images)) / self.scale
 
     def forward(self, images: Tensor) -> list[Tensor]:
         """The logits (n, size) of each target."""
-        hidden = self.body(as_float(images))
+        hidden = self.body(unit(images))
         return [head(hidden) for head in self.heads]
 
 
@@ -106,6 +106,16 @@ class Classifier(Extractor):
     @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
         return self._net.features(images)
+
+    def why_no_logits(self) -> str:
+        several = "the classifier has several targets" if len(self.sizes) > 1 else ""
+        return super().why_no_logits() or several
+
+    @torch.no_grad()
+    def logits(self, images: Tensor) -> Tensor:
+        if why := self.why_no_logits():
+            raise InputError(why)
+        return self._net(images)[0]
 
     @cached_property
     def _net(self) -> Net:

@@ -24,7 +24,7 @@ AT_ONCE = 50
 class Inception(Extractor):
     """The 2048 features of ``pool_3`` of the Inception network of 2015, TensorFlow's weights.
 
-    NVIDIA's TorchScript file takes uint8 images of any size and resizes them to 299 pixels as the
+    NVIDIA's TorchScript file takes images of any size and resizes them to 299 pixels as the
     original program does. Grey images are repeated to three channels. The file is looked for at
     ``$AEBENCH_INCEPTION``, then in the cache folder, then downloaded there. Szegedy et al. 2015,
     arXiv:1512.00567; Heusel et al. 2017, arXiv:1706.08500.
@@ -45,13 +45,26 @@ class Inception(Extractor):
     def label(self) -> str:
         return "inception-2015-12-05"
 
-    @torch.no_grad()
     def features(self, images: Tensor) -> Tensor:
+        return self._forward(images, return_features=True)
+
+    def logits(self, images: Tensor) -> Tensor:
+        """Logits (n, 1008) up to a constant an image: the logarithms of the probabilities.
+
+        Without the bias of the last layer, as in the published Inception score.
+        """
+        probabilities = self._forward(images, no_output_bias=True)
+        return probabilities.clamp(min=torch.finfo(probabilities.dtype).tiny).log()
+
+    @torch.no_grad()
+    def _forward(self, images: Tensor, **asked: bool) -> Tensor:
         if why := self.why_not():
             raise InputError(why)
+        # The network reads bytes and floats alike, on the scale of 0 to 255.
+        scale = 1 if images.dtype == torch.uint8 else 255
         parts = []
         for some in images.split(AT_ONCE):
-            parts.append(self._net(some.expand(-1, 3, -1, -1), return_features=True))
+            parts.append(self._net(some.expand(-1, 3, -1, -1) * scale, **asked))
         return torch.cat(parts)
 
     @cached_property
