@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, Literal, get_args
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -13,8 +13,9 @@ from torch import Tensor
 from ..plugins import InputError, Plugin
 from ..seeds import derive_seed
 
-SplitName = Literal["train", "val", "test"]
-SPLITS: tuple[SplitName, ...] = get_args(SplitName)
+SplitName = Literal["train", "val", "test", "anomalies"]
+SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
+"""What every dataset has; ``anomalies`` are there where a class is held out."""
 
 Render = Callable[[Tensor], Tensor]
 """Factors (n, K) int64 → images (n, C, H, W) uint8, on the factors' device."""
@@ -87,10 +88,15 @@ class Dataset(Plugin, kind="dataset"):
         train: keep the first so many images of the (permuted) training split; None keeps all.
         val: the same of the validation split.
         test: the same of the test split.
+        held_out: leave the images of this class out of all three splits, before their limits. The
+            classes above it move down by one; factors stay as they are, and :meth:`render` still
+            draws every combination of them. The test images of that class, at most as many as
+            ``test``, are the split ``anomalies``, without labels. None leaves nothing out.
 
     Attributes:
         shape: (C, H, W) of an image.
-        classes: the number of classes; 0 where there are no labels.
+        classes: the number of classes; 0 where there are no labels. A class held out is not
+            counted.
         factor_names: the names of the ground-truth factors; empty where there are none.
         factor_sizes: the number of values of each factor.
         description: one line for the table of datasets.
@@ -100,9 +106,15 @@ class Dataset(Plugin, kind="dataset"):
     factor_names: tuple[str, ...] = ()
 
     def __init__(
-        self, *, train: int | None = None, val: int | None = None, test: int | None = None
+        self,
+        *,
+        train: int | None = None,
+        val: int | None = None,
+        test: int | None = None,
+        held_out: int | None = None,
     ) -> None:
         self.limits = {"train": train, "val": val, "test": test}
+        self.held_out = held_out
         for split, limit in self.limits.items():
             if limit is not None and limit < 1:
                 raise InputError(f"dataset {self.name!r}: {split} must be 1 or more, not {limit}")
@@ -149,16 +161,53 @@ class Dataset(Plugin, kind="dataset"):
 
     @cached_property
     def whole(self) -> dict[SplitName, Split]:
-        """The splits before the limits, so that classes and factors do not depend on them."""
+        """All images, none held out, before the limits: classes and factors depend on no limit."""
         return self.load()
 
     @cached_property
     def splits(self) -> dict[SplitName, Split]:
-        return {name: self.whole[name].take(slice(self.limits[name])) for name in SPLITS}
+        """The splits by name.
+
+        Raises:
+            InputError: the data cannot be read, or the class to hold out is none of theirs, or
+                nothing is left of a split, or none of it is in test.
+        """
+        if self.held_out is None:
+            found = {name: self.whole[name] for name in SPLITS}
+        else:
+            found = self.without(self.held_out)
+        limits = {**self.limits, "anomalies": self.limits["test"]}
+        return {name: split.take(slice(limits[name])) for name, split in found.items()}
+
+    def without(self, held_out: int) -> dict[SplitName, Split]:
+        """The whole splits without a class, and its test images as ``anomalies``."""
+        where = f"dataset {self.name!r}: held_out"
+        if not self._tops:
+            raise InputError(f"{where}={held_out}: the dataset has no labels")
+        if not 0 <= held_out <= max(self._tops):
+            raise InputError(f"{where} must be a class, 0 to {max(self._tops)}, not {held_out}")
+        found: dict[SplitName, Split] = {}
+        for name in SPLITS:
+            split = self.whole[name]
+            assert split.labels is not None
+            out = split.labels == held_out
+            labels = split.labels[~out]
+            found[name] = replace(split.take(~out), labels=labels - (labels > held_out).long())
+            if not len(labels):
+                raise InputError(f"{where}={held_out} leaves no images in {name}")
+        found["anomalies"] = replace(split.take(out), labels=None)  # the last is test
+        if not len(found["anomalies"]):
+            raise InputError(f"{where}={held_out}: test has no images of this class")
+        return found
 
     def split(self, name: SplitName) -> Split:
-        """The split called ``name``: train, val or test."""
+        """The split called ``name``: train, val or test, or anomalies where a class is held out."""
         return self.splits[name]
+
+    @property
+    def anomalies(self) -> Split | None:
+        """Test images of the class that is held out; None where none is."""
+        return self.splits.get("anomalies")
 
     @cached_property
     def shape(self) -> tuple[int, int, int]:
@@ -167,8 +216,12 @@ class Dataset(Plugin, kind="dataset"):
 
     @cached_property
     def classes(self) -> int:
-        tops = [int(s.labels.max()) for s in self.whole.values() if s.labels is not None]
-        return max(tops) + 1 if tops else 0
+        return max(self._tops) + (self.held_out is None) if self._tops else 0
+
+    @property
+    def _tops(self) -> list[int]:
+        """The largest label of every split; empty where there are no labels."""
+        return [int(s.labels.max()) for s in self.whole.values() if s.labels is not None]
 
     @cached_property
     def factor_sizes(self) -> tuple[int, ...]:
@@ -177,13 +230,12 @@ class Dataset(Plugin, kind="dataset"):
 
     @cached_property
     def hash(self) -> str:
-        """The content of all three splits as 16 hexadecimal digits.
+        """The content of all splits as 16 hexadecimal digits.
 
         Rendered splits enter by their factors and by their first 64 images.
         """
         digest = hashlib.sha256(json.dumps([self.name, self.factor_names]).encode())
-        for name in SPLITS:
-            split = self.split(name)
+        for name, split in self.splits.items():
             digest.update(f"{name} {len(split)}".encode())
             pixels = split.pixels if split.pixels is not None else split.images(slice(64))
             for held in (pixels, split.labels, split.factors):

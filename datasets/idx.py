@@ -107,12 +107,12 @@ class IdxDataset(Dataset):
     Attributes:
         mirrors: addresses to which a file's name with ``.gz`` is appended.
         files: training images and labels, then test images and labels.
-        held_out: the size of val.
+        val_size: the size of val.
     """
 
     mirrors: ClassVar[tuple[str, ...]]
     files: ClassVar[tuple[IdxFile, ...]]
-    held_out: ClassVar[int] = 10_000
+    val_size: ClassVar[int] = 10_000
 
     def load(self) -> dict[SplitName, Split]:
         arrays = [torch.from_numpy(self.obtain(file).copy()) for file in self.files]
@@ -121,8 +121,8 @@ class IdxDataset(Dataset):
         )
         order = self.permutation(len(training))
         return {
-            "train": training.take(order[: -self.held_out]),
-            "val": training.take(order[-self.held_out :]),
+            "train": training.take(order[: -self.val_size]),
+            "val": training.take(order[-self.val_size :]),
             "test": test,
         }
 
