@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..metrics.boosting import Boosted, boost
+from ..metrics.disentanglement import dci_of
 from .base import Table, alternate, ratios, spread
 
 Floats = NDArray[np.float64]
@@ -74,20 +75,8 @@ def sklearns(codes: Floats, factors: Ints, test_codes: Floats, test_factors: Int
 
 
 def scores(found: Boosted) -> tuple[float, float, float]:
-    r"""Disentanglement, completeness and informativeness at test points.
-
-    Of importances R (d, K): disentanglement is the mean over codes of :math:`1 - H_K(R_i)`, the
-    entropy of a row to the base K, weighted by the rows' sums; completeness the mean over factors
-    of :math:`1 - H_d(R_{\cdot k})`, weighted by the columns'. Eastwood and Williams 2018.
-    """
-    r = found.importances
-    return _purity(r), _purity(r.T), float(found.test.mean())
-
-
-def _purity(rows: Floats) -> float:
-    p = rows / np.maximum(rows.sum(1, keepdims=True), 1e-11)
-    entropy = -(p * np.log(np.where(p > 0, p, 1))).sum(1) / np.log(rows.shape[1])
-    return float(rows.sum(1) @ (1 - entropy) / rows.sum())
+    """Disentanglement, completeness and informativeness at test points."""
+    return (*dci_of(found.importances), float(found.test.mean()))
 
 
 def measure(pairs: int) -> Table:
