@@ -380,8 +380,12 @@ def mean_ranks(lines: list[Line], measures: Iterable[Measure]) -> list[float]:
 
 def headline(board: Board) -> Board:
     kept = tuple(m for m in board.measures if m.ranked or m.family == "cost")
-    others = [m.name for m in board.measures if m not in kept]
-    if not others or len(kept) == len([m for m in kept if m.family == "cost"]):
+    others = {
+        bare(m.name): None
+        for m in board.measures
+        if m not in kept and any(valued(line, m.name) for line in board.lines)
+    }
+    if not others or all(m.family == "cost" for m in kept):
         return board
     remark = f"reported beside these, by name or in the CSV: {', '.join(others)}"
     return replace(narrowed(board, kept), remarks=(*board.remarks, remark))

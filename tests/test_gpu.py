@@ -6,6 +6,7 @@ from aebench.benchmark import load, run
 from aebench.benchmark.train import Budget, train
 from aebench.datasets import Dataset
 from aebench.models import Autoencoder, Backbone, DataSpec, model_from
+from standins import every_metric
 
 pytestmark = [
     pytest.mark.gpu,
@@ -48,3 +49,10 @@ def test_a_run_on_the_device_and_its_models_back(tmp_path) -> None:
     same = host[(host.model == "vae") & (host.metric == "mse")]
     assert cells.value.to_numpy() == pytest.approx(same.value.to_numpy(), rel=0.2)
     assert load(out, cells.cell.iloc[0], device="cuda").device.type == "cuda"
+
+
+def test_every_metric_scores_on_the_device(tmp_path) -> None:
+    rows = run(every_metric(), out=tmp_path, device="cuda")
+    assert not (rows.metric == "failed").any()
+    scored = set(rows[rows.value.notna()].metric.str.partition("[")[0])
+    assert {"mse", "nll", "fid", "dci_disentanglement", "lines_distance", "map", "rate"} <= scored

@@ -467,3 +467,24 @@ def test_a_metric_with_and_without_a_qualifier_has_two_columns() -> None:
     assert math.isnan(means["vae"][1])
     assert means["cvae"][1] == 0.2
     assert math.isnan(means["cvae"][0])
+
+
+def test_the_headline_shows_what_is_ranked_and_names_the_rest() -> None:
+    rows = [
+        row(0.1, "mse"),
+        row(6.4, "sse", ranked=False),
+        row(math.nan, "lpips", ranked=False),
+        row(0.5, "probe[shape]", family="classification", better="higher", ranked=False),
+        row(0.7, "probe[x]", family="classification", better="higher", ranked=False),
+        row(3.0, "train_seconds", family="cost", better=""),
+    ]
+    whole, shown = board(*rows), board(*rows).headline()
+    assert [m.name for m in shown.measures] == ["mse", "train_seconds"]
+    assert shown.boards[0].ranked_by == whole.boards[0].ranked_by == ("mse",)
+    assert [line.rank for line in shown.boards[0].lines] == [1]
+    text = " ".join(shown.to_text(80).split())
+    assert "reported beside these, by name or in the CSV: sse, probe" in text
+    assert "6.4" not in text
+    assert "6.40" in whole.only("sse").to_text(80)
+    assert [m.name for m in whole.only("classification").measures] == ["probe[shape]", "probe[x]"]
+    assert board(*rows[1:2]).headline().measures == board(*rows[1:2]).measures

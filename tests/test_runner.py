@@ -22,6 +22,7 @@ from aebench.benchmark.rows import COLUMNS
 from aebench.benchmark.store import Store
 from aebench.models import Autoencoder, ClosedForm
 from aebench.plugins import InputError
+from standins import OURS, every_metric
 
 CLI = [str(Path(sys.executable).with_name("aebench"))]
 COSTS = ("train_seconds", "evaluate_seconds", "peak_memory")
@@ -128,6 +129,15 @@ def test_other_metrics_need_no_other_training(smoke, tmp_path) -> None:
     before = smoke[1][(smoke[1].model == "vae") & (smoke[1].metric == "train_seconds")]
     assert seconds[0] == before.set_index("seed").value[0]
     assert len(fresh) == len(rows)
+
+
+@pytest.mark.slow
+def test_no_metric_depends_on_the_number_of_workers(tmp_path) -> None:
+    found = [run(every_metric(), out=tmp_path / str(n), workers=n, device="cpu") for n in (1, 2)]
+    assert numbers(tmp_path / "1") == numbers(tmp_path / "2")
+    scored = found[0][found[0].value.notna()].metric.str.partition("[")[0]
+    lacking = {q.name for cls in OURS.values() for q in cls.quantities} - set(scored)
+    assert lacking <= {"lpips", "knn_1000", "linear_probe_1000", "mlp_probe_1000"}
 
 
 TWINS = """

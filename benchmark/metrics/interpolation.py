@@ -352,9 +352,9 @@ class PathLength(BetweenPairs, OnFeatures):
     value by less than a millionth, where at 0.0001 it changes it by some 1e-5 and more; between
     the two the value itself differs by one or two hundredths at most.
 
-    A blurred decoder moves little and scores well: to be read beside its reconstructions. One
-    that does not move at all is n/a, as is a model with discrete codes: its images jump, and the
-    square of a jump over ε grows without bound as ε falls.
+    A blurred decoder moves little and scores well, so it is not ranked, but read beside the
+    reconstructions. One that does not move at all is n/a, as is a model with discrete codes: its
+    images jump, and the square of a jump over ε grows without bound as ε falls.
 
     Args:
         pairs: how many paths; on each one place, uniform among those with both points on the path.
@@ -366,7 +366,7 @@ class PathLength(BetweenPairs, OnFeatures):
 
     name = "path_length"
     quantities: ClassVar = (
-        Quantity("path_length", "lower", low=0),
+        Quantity("path_length", "lower", low=0, ranked=False),
         Quantity("path_length_spherical", "lower", low=0, ranked=False),
     )
     source = "Karras et al. 2019, arXiv:1812.04948"

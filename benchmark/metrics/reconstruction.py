@@ -5,12 +5,17 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from .base import Fitted, Metric, Quantity
+from . import lpips
+from .base import Fitted, Metric, NotApplicable, Quantity, Values, as_uint8
+from .generation import OnFeatures
 
 LEAST_ERROR = (1 / 255) ** 2 / 12
 """The mean squared error of rounding to 8 bits: a smaller one says nothing of 8-bit images."""
 PSNR_CAP = -10 * math.log10(LEAST_ERROR)
+SCALE_WEIGHTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""The exponents of MS-SSIM from the finest scale on, as Wang et al. 2003 measured them."""
 
 
 def squared_error(images: Tensor, others: Tensor) -> Tensor:
@@ -53,24 +58,83 @@ def ssim(images: Tensor, others: Tensor) -> Tensor:
         images: (n, C, H, W) in [0, 1], H and W at least 3.
         others: the same.
     """
-    from torchmetrics.functional.image import structural_similarity_index_measure
+    luminance, contrast = similarities(images, others, ssim_window(*images.shape[2:]))
+    return (luminance * contrast).flatten(1).mean(1)
 
-    side = ssim_window(*images.shape[2:])
-    margin = side // 2
-    # torchmetrics reflects the image at its border and, depending on its version, averages over
-    # the border too: the positions are chosen here.
-    _, every_position = structural_similarity_index_measure(
-        images.float(),
-        others.float(),
-        sigma=1.5 * side / 11,
-        data_range=1.0,
-        k1=0.01,
-        k2=0.03,
-        reduction="none",
-        return_full_image=True,
-    )
-    inside = every_position[..., margin:-margin, margin:-margin]
-    return inside.double().flatten(1).mean(1)
+
+def similarities(images: Tensor, others: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """The two factors of :func:`ssim`, of the means and of the rest, at every position.
+
+    Args:
+        images: (n, C, H, W) in [0, 1].
+        others: the same.
+        side: of the window, odd, at most H and W.
+
+    Returns:
+        Two of float64 (n, C, H - side + 1, W - side + 1).
+    """
+    x, y = images.double(), others.double()
+    # A matrix for each axis: products with them take a tenth of a convolution's time here.
+    down, across = (_windows(length, side).to(x.device) for length in x.shape[2:])
+
+    def smooth(values: Tensor) -> Tensor:
+        return down @ values @ across.T
+
+    mean_x, mean_y = smooth(x), smooth(y)
+    square_x, square_y, product = mean_x.square(), mean_y.square(), mean_x * mean_y
+    variance_x, variance_y = smooth(x.square()) - square_x, smooth(y.square()) - square_y
+    luminance = (2 * product + 1e-4) / (square_x + square_y + 1e-4)
+    contrast = (2 * (smooth(x * y) - product) + 9e-4) / (variance_x + variance_y + 9e-4)
+    return luminance, contrast
+
+
+def _windows(length: int, side: int) -> Tensor:
+    """SSIM's window at every position within ``length``: float64 (length - side + 1, length)."""
+    at = torch.arange(length).double() - side // 2 - torch.arange(length - side + 1)[:, None]
+    inside = at.abs() <= side // 2
+    weights = torch.where(inside, (-at.square() / (2 * (1.5 * side / 11) ** 2)).exp(), 0)
+    return weights / weights.sum(1, keepdim=True)
+
+
+def scale_weights(height: int, width: int) -> tuple[float, ...]:
+    """The exponents of the scales that MS-SSIM takes of an image, the finest first: sum 1.
+
+    As many scales, at most five, as still hold SSIM's window when each halves the one before.
+    """
+    window, scales = ssim_window(height, width), 1
+    while scales < len(SCALE_WEIGHTS) and min(height, width) >> scales >= window:
+        scales += 1
+    chosen = SCALE_WEIGHTS[:scales]
+    return tuple(weight / sum(chosen) for weight in chosen)
+
+
+def ms_ssim(images: Tensor, others: Tensor) -> Tensor:
+    r"""The multi-scale structural similarity of each pair of images of range 1: float64 (n,).
+
+    .. math:: \overline{l_M c_M}^{\,w_M} \prod_{j<M} \overline{c_j}^{\,w_j}, \quad
+        l = \frac{2\mu_x\mu_y + C_1}{\mu_x^2 + \mu_y^2 + C_1}, \quad
+        c = \frac{2\sigma_{xy} + C_2}{\sigma_x^2 + \sigma_y^2 + C_2}
+
+    of each channel, then averaged over channels. Windows, constants and positions are those of
+    :func:`ssim`, on every scale the same window; scale j + 1 is scale j averaged in squares of two
+    pixels, an odd last row or column left out. A mean below zero, which has no real power, counts
+    as zero. The scales and weights are those of :func:`scale_weights`: the five of Wang et al.
+    2003, Asilomar 2:1398, need 176 pixels.
+
+    Args:
+        images: (n, C, H, W) in [0, 1], H and W at least 3.
+        others: the same.
+    """
+    x, y = images.double(), others.double()
+    side = ssim_window(*x.shape[2:])
+    weights = scale_weights(*x.shape[2:])
+    product = x.new_ones(x.shape[:2])
+    for scale, weight in enumerate(weights, 1):
+        luminance, contrast = similarities(x, y, side)
+        here = luminance * contrast if scale == len(weights) else contrast
+        product *= here.flatten(2).mean(2).clamp(min=0) ** weight
+        x, y = F.avg_pool2d(x, 2), F.avg_pool2d(y, 2)
+    return product.mean(1)
 
 
 class OfPairs(Metric):
@@ -107,6 +171,22 @@ class MSE(OfPairs):
         return squared_error(images, reconstructions)
 
 
+class SSE(OfPairs):
+    r"""Squared error an image, D times :class:`MSE`.
+
+    .. math:: \frac1N \sum_i \lVert x_i - \hat x_i \rVert^2
+
+    It ranks models as the mean squared error does, and is what many papers print.
+    """
+
+    name = "sse"
+    quantities: ClassVar = (Quantity("sse", "lower", low=0, ranked=False),)
+    description = "squared error an image, pixels in [0, 1]"
+
+    def score(self, images: Tensor, reconstructions: Tensor) -> Tensor:
+        return squared_error(images, reconstructions) * images[0].numel()
+
+
 class PSNR(OfPairs):
     """Peak signal-to-noise ratio: :func:`psnr` of each image, then the mean."""
 
@@ -121,7 +201,20 @@ class PSNR(OfPairs):
         return f"{super().estimator(fitted)}, of each image, at most {PSNR_CAP:.1f} dB"
 
 
-class SSIM(OfPairs):
+class OfWindows(OfPairs):
+    """A comparison of the surroundings of pixels: n/a where an image holds no window."""
+
+    def lacks(self, fitted: Fitted) -> str:
+        small = min(fitted.dataset.shape[1:]) < 3
+        return super().lacks(fitted) or ("the images are smaller than 3 pixels" if small else "")
+
+    def estimator(self, fitted: Fitted) -> str:
+        side = ssim_window(*fitted.dataset.shape[1:])
+        window = f"Gaussian window {side}, sigma {1.5 * side / 11:.3g}, within the image"
+        return f"{super().estimator(fitted)}, {window}"
+
+
+class SSIM(OfWindows):
     """Structural similarity: :func:`ssim`."""
 
     name = "ssim"
@@ -129,14 +222,96 @@ class SSIM(OfPairs):
     source = "Wang et al. 2004, IEEE TIP 13:600"
     description = "structural similarity, Gaussian window"
 
-    def lacks(self, fitted: Fitted) -> str:
-        small = min(fitted.dataset.shape[1:]) < 3
-        return super().lacks(fitted) or ("the images are smaller than 3 pixels" if small else "")
-
     def score(self, images: Tensor, reconstructions: Tensor) -> Tensor:
         return ssim(images, reconstructions)
 
+
+class MultiScaleSSIM(OfWindows):
+    """Multi-scale structural similarity: :func:`ms_ssim`."""
+
+    name = "ms_ssim"
+    quantities: ClassVar = (Quantity("ms_ssim", "higher", low=0, high=1, ranked=False),)
+    source = "Wang et al. 2003, Asilomar 2:1398"
+    description = "structural similarity on as many scales as the image has, at most five"
+
+    def score(self, images: Tensor, reconstructions: Tensor) -> Tensor:
+        return ms_ssim(images, reconstructions)
+
     def estimator(self, fitted: Fitted) -> str:
-        side = ssim_window(*fitted.dataset.shape[1:])
-        window = f"Gaussian window {side}, sigma {1.5 * side / 11:.3g}, within the image"
-        return f"{super().estimator(fitted)}, {window}"
+        weights = scale_weights(*fitted.dataset.shape[1:])
+        scales = "1 scale" if len(weights) == 1 else f"{len(weights)} scales"
+        words = " ".join(f"{weight:.4f}" for weight in weights)
+        return f"{super().estimator(fitted)}, {scales} of weight {words}"
+
+
+class LPIPS(Metric):
+    """Learned perceptual distance, version 0.1 on AlexNet: :func:`lpips.distance`.
+
+    AlexNet's weights must be at hand: they are not downloaded (:func:`lpips.alexnet_file`).
+
+    Args:
+        images: the first so many images of the test split; None takes all.
+    """
+
+    name = "lpips"
+    family = "reconstruction"
+    quantities: ClassVar = (Quantity("lpips", "lower", low=0),)
+    source = "Zhang et al. 2018, arXiv:1801.03924"
+    description = "learned perceptual distance on AlexNet, whose weights must be at hand"
+
+    def __init__(self, *, images: int | None = 1000) -> None:
+        self.at_least(1, images=images)
+        self.images = images
+
+    def lacks(self, fitted: Fitted) -> str:
+        channels = fitted.dataset.shape[0]
+        wrong = "" if channels in (1, 3) else f"LPIPS reads grey or RGB, not {channels} channels"
+        return super().lacks(fitted) or wrong
+
+    @torch.no_grad()
+    def compute(self, fitted: Fitted, sampler: str = "") -> Values:
+        reconstructions = fitted.reconstructions("test").split(fitted.batch_size)
+        try:
+            network = lpips.network().to(fitted.device)
+        except NotApplicable as reason:
+            return {"lpips": reason}
+        distances = []
+        for (x, _), other in zip(fitted.batches("test", self.images), reconstructions):
+            other = other[: len(x)].to(x)
+            pairs = zip(x.split(lpips.AT_ONCE), other.split(lpips.AT_ONCE))
+            distances += [lpips.distance(network, a, b).cpu() for a, b in pairs]
+        return {"lpips": torch.cat(distances).mean().item()}
+
+    def estimator(self, fitted: Fitted) -> str:
+        n = len(fitted.dataset.split("test").take(slice(self.images)))
+        small = min(fitted.dataset.shape[1:]) < lpips.LEAST_SIDE
+        resized = f", enlarged to {lpips.LEAST_SIDE} pixels by bilinear interpolation"
+        return (
+            f"mean over {n} images of the test split, deterministic codes, AlexNet, version 0.1"
+            + (resized if small else "")
+        )
+
+
+class ReconstructionFID(OnFeatures):
+    """Fréchet distance of the reconstructions of the test images to the images themselves.
+
+    Both are bytes, so that an exact reconstruction has distance zero. It is blind to which image
+    was made of which: one that swaps them scores well.
+    """
+
+    name = "reconstruction_fid"
+    family = "reconstruction"
+    quantities: ClassVar = (Quantity("reconstruction_fid", "lower", low=0),)
+    source = "Heusel et al. 2017, arXiv:1706.08500"
+    description = "Fréchet distance between features of reconstructions and of test images"
+
+    def compute(self, fitted: Fitted, sampler: str = "") -> Values:
+        images = as_uint8(fitted.reconstructions("test"))
+        return {self.name: self.fid(fitted, fitted.features(images))}
+
+    def estimator(self, fitted: Fitted) -> str:
+        n = len(fitted.dataset.split("test"))
+        return (
+            f"reconstructions of the {n} images of the test split against the images, "
+            f"deterministic codes, features of {fitted.extractor.label}{self.few(fitted, n)}"
+        )
