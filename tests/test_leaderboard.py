@@ -12,6 +12,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from aebench.benchmark.families import FAMILIES
 from aebench.benchmark.leaderboard import Leaderboard, interval, leaderboard
 from aebench.benchmark.report import tables
 from aebench.plugins import InputError
@@ -306,10 +307,14 @@ def test_bold_is_the_best_and_all_that_tie_to_the_shown_digits() -> None:
 
 def test_arrows_units_and_order_of_columns() -> None:
     made = leaderboard(large())
-    header = next(line for line in made.to_markdown().splitlines() if line.startswith("| rank"))
-    cells = [cell.strip() for cell in header.strip("|").split("|")]
-    assert cells == [
-        *("rank", "model", "backbone", "sampler", "seeds", "failed"),
+    page = made.to_markdown().partition("## sprites")[0]
+    families = re.findall(r"^### (.*)$", page, flags=re.MULTILINE)
+    assert families == [f for f in (*FAMILIES, "cost") if f in {m.family for m in made.measures}]
+    headers = re.findall(r"^\| (rank .*) \|$", page, flags=re.MULTILINE)
+    who = ["rank", "model", "backbone", "sampler", "seeds", "failed"]
+    tables = [header.split(" | ") for header in headers]
+    assert [cells[:6] for cells in tables] == [who] * len(families)
+    assert [cell for cells in tables for cell in cells[6:]] == [
         *("mse ↓", "psnr (dB) ↑", "ssim ↑", "nll[bernoulli] (nats) ↓", "fid[classifier] ↓"),
         *("kid[classifier] ↓", "mig ↑", "interpolation_fid[classifier] ↓", "nmi ↑", "logistic ↑"),
         *("parameters", "train_seconds (s)"),

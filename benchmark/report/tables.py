@@ -19,6 +19,8 @@ ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 NOTHING = "No results yet."
 LATEX_COLUMNS = 4
 """Metrics side by side in a LaTeX table: what a page of text is wide enough for."""
+MARKDOWN_COLUMNS = 8
+"""Metrics side by side in a Markdown table; more are cut into a table a family."""
 LONGEST = 48
 """Characters of a name in the terminal; longer ones lose their middle."""
 
@@ -225,22 +227,30 @@ def crop(text: str, length: int = LONGEST) -> str:
 def markdown(boards: Iterable["Board"]) -> str:
     parts = ["# Leaderboard"]
     for board in boards:
-        header, rows = identity(board)
-        cells = [[escape_markdown(cell) for cell in row] for row in rows]
-        rule = ["---:", "---", "---", "---", "---:", "---:"]
-        for c in columns(board):
-            unit = f" ({c.measure.unit})" if c.measure.unit else ""
-            arrow = f" {ARROWS[c.measure.better]}".rstrip()
-            header.append(escape_markdown(c.measure.name + unit) + arrow)
-            rule.append("---:")
-            for row, entry in zip(cells, c.entries):
-                row.append(f"**{joined(entry)}**" if entry.best else joined(entry))
-        table = "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *cells])
-        under = notes(board, "best in **bold**, with all that tie to the digits shown")
-        first, *others = under
-        listed = "\n".join([f"- {first}", *(f"- {escape_markdown(note)}" for note in others)])
-        parts += [f"## {escape_markdown(board.dataset)}", table, listed]
+        parts.append(f"## {escape_markdown(board.dataset)}")
+        shown = columns(board)
+        if len(shown) <= MARKDOWN_COLUMNS:
+            parts.append(markdown_table(board, shown))
+        else:
+            for family, members in groupby(shown, key=lambda c: c.measure.family):
+                parts += [f"### {escape_markdown(family)}", markdown_table(board, list(members))]
+        first, *others = notes(board, "best in **bold**, with all that tie to the digits shown")
+        parts.append("\n".join([f"- {first}", *(f"- {escape_markdown(note)}" for note in others)]))
     return "\n\n".join(parts if len(parts) > 1 else [*parts, NOTHING]) + "\n"
+
+
+def markdown_table(board: "Board", shown: list[Column]) -> str:
+    header, rows = identity(board)
+    cells = [[escape_markdown(cell) for cell in row] for row in rows]
+    rule = ["---:", "---", "---", "---", "---:", "---:"]
+    for c in shown:
+        unit = f" ({c.measure.unit})" if c.measure.unit else ""
+        arrow = f" {ARROWS[c.measure.better]}".rstrip()
+        header.append(escape_markdown(c.measure.name + unit) + arrow)
+        rule.append("---:")
+        for row, entry in zip(cells, c.entries):
+            row.append(f"**{joined(entry)}**" if entry.best else joined(entry))
+    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *cells])
 
 
 def joined(entry: Entry, plus_minus: str = " ± ") -> str:
