@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import yaml
 
 from ..plugins import Plugin
+from .families import place
 from .grid import plain, shipped
 from .report.tables import ARROWS
 
@@ -30,7 +31,7 @@ MARKS = ("<!-- catalogue -->\n", "<!-- /catalogue -->")
 
 
 def catalogue(kind: str) -> list[Entry]:
-    """The choices of a kind, such as ``models``, in alphabetical order."""
+    """The choices of a kind, such as ``models``, in alphabetical order; metrics by family."""
     if kind == "grids":
         return grids()
     from ..datasets import Dataset
@@ -46,7 +47,11 @@ def catalogue(kind: str) -> list[Entry]:
         "metrics": Metric,
         "extractors": Extractor,
     }
-    return [Entry(name, about(cls), parameters(cls)) for name, cls in roots[kind].choices().items()]
+    choices = sorted(
+        roots[kind].choices().items(),
+        key=lambda choice: (place(getattr(choice[1], "family", "")), choice[0]),
+    )
+    return [Entry(name, about(cls), parameters(cls)) for name, cls in choices]
 
 
 def about(cls: type[Plugin]) -> str:

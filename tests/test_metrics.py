@@ -159,8 +159,9 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     def state() -> list[Any]:
         weights = [tensor.clone() for tensor in model.state_dict().values()]
         modes = torch.tensor([part.training for part in model.modules()])
-        numbers = torch.as_tensor(np.random.get_state()[1].astype(np.int64))  # noqa: NPY002
-        return [*weights, modes, torch.get_rng_state(), numbers]
+        _, numbers, place, *_ = np.random.get_state()  # noqa: NPY002
+        drawn = torch.as_tensor([*numbers.astype(np.int64), place])
+        return [*weights, modes, torch.get_rng_state(), drawn]
 
     held, plain = state(), random.getstate()
     grad = torch.is_grad_enabled()

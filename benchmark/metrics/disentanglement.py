@@ -303,7 +303,8 @@ def sap(codes: NDArray[Any], factors: Ints, *, train: int | None = None) -> floa
     accuracies = np.zeros((y.shape[1], x.shape[1]))
     with _converged_or_not():
         for k, j in np.ndindex(*accuracies.shape):
-            judge = LinearSVC(C=0.01, class_weight="balanced").fit(x[:, [j]], y[:, k])
+            judge = LinearSVC(C=0.01, class_weight="balanced", random_state=0)
+            judge.fit(x[:, [j]], y[:, k])
             accuracies[k, j] = judge.score(test_x[:, [j]], test_y[:, k])
     return float(_gaps(accuracies).mean())
 
