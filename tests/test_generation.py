@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from aebench.benchmark.evaluate import evaluate
+from aebench.benchmark.extractors import Extractor
 from aebench.benchmark.metrics import Fitted, NotApplicable, generation
 from aebench.benchmark.metrics.generation import (
     FID,
@@ -422,7 +423,12 @@ def test_what_cannot_be_scored_says_why() -> None:
         notes = {row.metric.partition("[")[0]: row.note for row in rows}
         assert all(not note or note.startswith(told) for note in notes.values()), notes
         assert bool(notes["fid"]) == bool(notes["kid"]) == (n == 1)
-    plain = fitted_echo(images, samplers={"x": Given(codes)})
+
+    class Plain(Pixels):
+        logits = Extractor.logits
+
+    dataset = Held(images)
+    plain = Fitted(Echo(spec(dataset)), dataset, Plain(dataset), samplers={"x": Given(codes)})
     assert InceptionScore().lacks(plain) == "pixels does not classify images"
     assert InceptionScore().lacks(few) == ""
 
