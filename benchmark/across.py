@@ -1,5 +1,6 @@
 """Metrics that compare the seeds of one model: computed when a store's rows are read, once."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict
@@ -63,4 +64,4 @@ def compared(
     text = to_json(rows)
     (store.path / "across").mkdir(exist_ok=True)
     store.write_text(file, text)
-    return read_json(store.path / file)
+    return json.loads(text)

@@ -1,6 +1,5 @@
 """How well a model tells images unlike its training images by their scores."""
 
-from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -10,15 +9,11 @@ from torch import Tensor
 
 from ...datasets import Split, as_float
 from .base import Fitted, Metric, NotApplicable, Quantity, Values, finite
-from .likelihood import importance_log_likelihood
+from .likelihood import bounds, importance_log_likelihood
 
 Floats = NDArray[np.float64]
 Scores = tuple[Floats, Floats]
 """Those of usual images (n,) and of anomalies (m,); the higher the odder."""
-
-AT_ONCE = 1000
-"""Decoded images at a time. Not the batch size: the noise is drawn by chunk, and no value may
-depend on the batch size."""
 
 
 def auroc(usual: Floats, odd: Floats) -> float:
@@ -102,7 +97,6 @@ class Outliers(Metric):
             parts.append((rebuilt.double() - x).square().flatten(1).sum(1).cpu())
         return torch.cat(parts).numpy()
 
-    @torch.no_grad()
     def surprise(self, fitted: Fitted, split: Split, which: str) -> Floats:
         """-log p(x) of each image in nats, drawn within a stream of ``which``: (n,).
 
@@ -111,12 +105,9 @@ class Outliers(Metric):
         """
         if not fitted.model.offers("log_weights"):
             raise NotApplicable("the model has no log_weights")
-        parts = []
         with fitted.random(self.name, which):
-            for pixels, _ in split.batches(max(1, AT_ONCE // self.samples)):
-                log_weights = partial(fitted.model.log_weights, as_float(pixels), None)
-                parts.append(-importance_log_likelihood(log_weights, self.samples).cpu())
-        return finite(torch.cat(parts), "likelihoods").numpy()
+            found = bounds(fitted.model, split, self.samples, importance_log_likelihood)
+        return finite(-found, "likelihoods").numpy()
 
     def how(self, fitted: Fitted) -> str:
         """What the scores are and what of, in words."""

@@ -1,14 +1,14 @@
 """Gradient-boosted trees as scikit-learn grows them, some ten times as fast."""
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from ..extractors.classifier import one_thread
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -114,24 +114,14 @@ def boost(
     train, test = np.full((2, factors.shape[1]), math.nan)
     for k, factor in enumerate(factors.T):
         random = np.random.default_rng([seed, k])
-        with _one_thread():
+        # More gain nothing on arrays this small, and wait for each other on a busy machine.
+        with one_thread():
             decreases, predicted = _fit(points, factor, rounds, depth, learning_rate, random)
         importances[:, k] = decreases / (decreases.sum() or 1)
         train[k] = (predicted[:n] == factor).mean()
         if len(test_factors):
             test[k] = (predicted[n:] == test_factors[:, k]).mean()
     return Boosted(importances, train, test)
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """More gain nothing on arrays this small, and wait for each other on a busy machine."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _fit(

@@ -248,7 +248,26 @@ class BetweenPairs(Metric):
         return f"random pairs{within} of the test split, between deterministic codes"
 
 
-class Smoothness(BetweenPairs):
+class OfPaths(BetweenPairs):
+    """A metric of whole paths, decoded at evenly spaced points.
+
+    Args:
+        pairs: how many paths.
+        points: T, the decoded points of a path, both ends among them.
+    """
+
+    def __init__(self, *, pairs: int = 256, points: int = 16) -> None:
+        self.at_least(1, pairs=pairs)
+        self.at_least(3, points=points)
+        self.pairs, self.points = pairs, points
+
+    def whole(self, fitted: Fitted, spherical: bool = False) -> Iterator[Tensor]:
+        """The images of :meth:`paths` at all points, float32 (p, T, C, H, W) in [0, 1]."""
+        t = torch.linspace(0, 1, self.points, dtype=torch.float64).expand(self.pairs, -1)
+        return self.paths(fitted, self.ends(fitted, self.pairs), t, spherical)
+
+
+class Smoothness(OfPaths):
     """How evenly the image changes along a path of codes: :func:`unevenness`.
 
     The mean over paths that are not degenerate; n/a where the decoder makes all of them so.
@@ -267,17 +286,11 @@ class Smoothness(BetweenPairs):
     source = "Berthelot et al. 2019, arXiv:1807.07543"
     description = "longest step of a decoded path above an equal share; 0 is perfectly even"
 
-    def __init__(self, *, pairs: int = 256, points: int = 16) -> None:
-        self.at_least(1, pairs=pairs)
-        self.at_least(3, points=points)
-        self.pairs, self.points = pairs, points
-
     def scores(self, fitted: Fitted, spherical: bool = False) -> Tensor:
         """The score of each path, float64 (pairs,), NaN where it is degenerate."""
 
         def compute() -> Tensor:
-            t = torch.linspace(0, 1, self.points, dtype=torch.float64).expand(self.pairs, -1)
-            paths = self.paths(fitted, self.ends(fitted, self.pairs), t, spherical)
+            paths = self.whole(fitted, spherical)
             steps = [some.double().flatten(2).diff(dim=1).norm(dim=2).cpu() for some in paths]
             return unevenness(torch.cat(steps)).clamp(min=0)
 
@@ -407,7 +420,7 @@ class PathLength(BetweenPairs, OnFeatures):
         )
 
 
-class NearestLines(BetweenPairs):
+class NearestLines(OfPaths):
     """How near decoded points between lines are to true lines, and how evenly their angle turns.
 
     The lines benchmark of Berthelot et al. 2019, arXiv:1807.07543: the end points are encoded test
@@ -436,11 +449,6 @@ class NearestLines(BetweenPairs):
     source = "Berthelot et al. 2019, arXiv:1807.07543"
     description = "distance to true lines and evenness of the turn between lines (dataset lines)"
 
-    def __init__(self, *, pairs: int = 256, points: int = 16) -> None:
-        self.at_least(1, pairs=pairs)
-        self.at_least(3, points=points)
-        self.pairs, self.points = pairs, points
-
     def lacks(self, fitted: Fitted) -> str:
         other = "" if isinstance(fitted.dataset, Lines) else "the images are not lines"
         return super().lacks(fitted) or other
@@ -449,8 +457,7 @@ class NearestLines(BetweenPairs):
         assert isinstance(fitted.dataset, Lines)
         grid = torch.arange(REFERENCES, dtype=torch.float64) * (2 * math.pi / REFERENCES)
         references = as_float(fitted.dataset.line(grid).to(fitted.device)) * 2 - 1
-        t = torch.linspace(0, 1, self.points, dtype=torch.float64).expand(self.pairs, -1)
-        images = torch.cat(list(self.paths(fitted, self.ends(fitted, self.pairs), t))) * 2 - 1
+        images = torch.cat(list(self.whole(fitted))) * 2 - 1
         distances, index = nearest(images.flatten(0, 1), references)
         by_path = distances.view(self.pairs, self.points)
         smoothness = line_smoothness(grid[index.cpu()].view(self.pairs, self.points))

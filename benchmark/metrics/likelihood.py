@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ...datasets import Split, as_float
+from ...models import Autoencoder
 from ...models.base import Posterior
 from ...models.observation import Bernoulli, Gaussian
 from .base import Fitted, Metric, NotApplicable, Quantity, Values, finite
@@ -20,6 +21,8 @@ SAMPLES_AT_ONCE = 50
 
 LogWeights = Callable[[int], Tensor]
 """A number of samples K → log p(x|z) + log p(z) - log q(z|x) of K fresh draws, (K, B)."""
+Bound = Callable[[LogWeights, int], Tensor]
+"""Log-weights and a number of samples → a bound on log p(x) of each image, float64 (B,)."""
 
 
 def elbo(log_weights: LogWeights, samples: int, at_once: int = SAMPLES_AT_ONCE) -> Tensor:
@@ -132,6 +135,31 @@ def first(fitted: Fitted, images: int | None) -> Split:
     return fitted.split("test").take(slice(images))
 
 
+@torch.no_grad()
+def bounds(
+    model: Autoencoder,
+    split: Split,
+    samples: int,
+    of: Bound,
+    prepare: Callable[[Tensor], Tensor] = as_float,
+) -> Tensor:
+    """A bound on the log-likelihood of each image of a split in nats: float64 (n,), on the CPU.
+
+    Args:
+        model: what offers ``log_weights``.
+        split: the images.
+        samples: draws of z an image.
+        of: the bound, :func:`elbo` or another of its form.
+        prepare: what makes float32 images of bytes; it may draw noise.
+    """
+    images = max(1, AT_ONCE // min(samples, SAMPLES_AT_ONCE))
+    found = []
+    for pixels, y in split.batches(images):
+        log_weights = partial(model.log_weights, prepare(pixels), y)
+        found.append(of(log_weights, samples).cpu())
+    return torch.cat(found)
+
+
 class Likelihood(Metric):
     """A bound on the log-likelihood of the test images, averaged over them.
 
@@ -147,28 +175,13 @@ class Likelihood(Metric):
         self.at_least(1, samples=samples, images=images)
         self.samples, self.images = samples, images
 
-    @torch.no_grad()
     def bound(
-        self,
-        fitted: Fitted,
-        of: Callable[[LogWeights, int], Tensor],
-        prepare: Callable[[Tensor], Tensor] = as_float,
+        self, fitted: Fitted, of: Bound, prepare: Callable[[Tensor], Tensor] = as_float
     ) -> float:
-        """The mean over test images of a bound: :func:`elbo` or another of its form.
-
-        Args:
-            fitted: the model and its images.
-            of: the bound.
-            prepare: what makes float32 images of bytes; it may draw noise.
-        """
-        images = max(1, AT_ONCE // min(self.samples, SAMPLES_AT_ONCE))
-        bounds = []
+        """The mean over test images of a bound, see :func:`bounds`."""
         with fitted.random(self.name):
-            for pixels, y in first(fitted, self.images).batches(images):
-                x = prepare(pixels)
-                log_weights = partial(fitted.model.log_weights, x, y)
-                bounds.append(of(log_weights, self.samples).cpu())
-        return torch.cat(bounds).mean().item()
+            split = first(fitted, self.images)
+            return bounds(fitted.model, split, self.samples, of, prepare).mean().item()
 
     def qualifier(self, fitted: Fitted) -> str:
         label = fitted.model.observation.label
