@@ -237,8 +237,8 @@ def train(
         model.eval()
         return Trained(seconds=time.perf_counter() - start)
     loader = Loader(train_split, budget.batch_size, derive_seed(*names, "order"))
-    model.lr = budget.lr
-    model.initialise(as_float(train_split.images(slice(1024))))
+    model.lr, model.steps = budget.lr, budget.epochs * len(loader)
+    model.initialise(Loader(train_split, budget.batch_size, derive_seed(*names, "initialise")))
     watch = Watch(model, derive_seed(*names, "validation"), on_epoch)
     with quiet():
         trainer = Trainer(

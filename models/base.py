@@ -96,6 +96,8 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         sigma: the standard deviation of the Gaussian observation model, in pixels of [0, 1].
 
     Attributes:
+        steps: how many training steps there are in all; 0 where it is not known.
+        steps_done: how many of them are done.
         selection: the validation term whose minimum picks the checkpoint.
         sampler: the name of the sampler that the variant's paper uses, or the nearest to it here.
         conditional: whether the networks read the label.
@@ -127,6 +129,7 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
             raise InputError(f"model {self.name!r} needs a dataset with labels")
         self.automatic_optimization = False
         self.data, self.latent_dim, self.lr = data, latent_dim, 1e-3
+        self.steps = self.steps_done = 0
         self.observation: Observation = (
             Bernoulli() if likelihood == "bernoulli" else Gaussian(sigma, backbone.squash)
         )
@@ -139,15 +142,26 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         raise NotImplementedError
 
     def raw(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """The decoder's raw output (B, C, H, W) for codes (B, …)."""
+        """The decoder's raw output (B, C, H, W) for codes (B, …) and their :meth:`condition`."""
         raise NotImplementedError
 
     def losses(self, batch: Batch) -> Terms:
         """The terms of the objective by name, each a scalar; "loss" is what is minimised."""
         raise NotImplementedError
 
-    def initialise(self, x: Tensor) -> None:
-        """Start weights from training images (B, C, H, W), called once before the first step."""
+    def initialise(self, batches: Iterable[Batch]) -> None:
+        """Start weights from training images, or pre-train them; called once, before the first step.
+
+        Args:
+            batches: the training split; every pass over it is an epoch in another order.
+        """
+
+    def condition(self, x: Tensor, y: Tensor | None = None) -> Tensor | None:
+        """What the decoder reads of images (B, C, H, W) beside their codes, (B, …).
+
+        The label by default, which only a conditional variant reads.
+        """
+        return y
 
     def objectives(self) -> tuple[Objective, ...]:
         """Every loss with the networks it trains, in the order of the steps.
@@ -199,12 +213,12 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         return self.code(x, y).flatten(1)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """The mean images of codes (B, …), in [0, 1], (B, C, H, W)."""
+        """The mean images of codes (B, …) and their :meth:`condition`, in [0, 1], (B, C, H, W)."""
         return self.observation.mean(self.raw(z, y)).clamp(0, 1)
 
     def reconstruct(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         """The mean images of the deterministic codes of ``x``, in [0, 1], (B, C, H, W)."""
-        return self.decode(self.code(x, y), y)
+        return self.decode(self.code(x, y), self.condition(x, y))
 
     def offers(self, method: str) -> bool:
         """Whether this variant implements an optional method, such as ``sample_prior``."""
@@ -218,6 +232,14 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
     def reconstruction_loss(self, raw: Tensor, x: Tensor) -> Tensor:
         """-log p(x|z) in nats an image, averaged over the batch: a scalar."""
         return -self.observation.log_prob(raw, x).mean()
+
+    @property
+    def progress(self) -> float:
+        """The share of the training that is done, 0 to 1; what a schedule of weights follows.
+
+        It is 1 in evaluation, so that every epoch is validated on the final objective.
+        """
+        return self.steps_done / self.steps if self.training and self.steps else 1.0
 
     # The training step: one for all variants.
 
@@ -246,6 +268,7 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
                 parameter.grad = gradient
             optimizer.step()
             found |= named(objective, terms)
+        self.steps_done += 1
         return {name: term.detach() for name, term in found.items()}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Terms:

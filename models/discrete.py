@@ -1,5 +1,7 @@
 """Autoencoders with discrete codes."""
 
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -71,9 +73,14 @@ class VQVAE(Autoencoder):
             self.register_buffer("sums", codebook.clone())
 
     @torch.no_grad()
-    def initialise(self, x: Tensor) -> None:
-        vectors = self.encoder(x).movedim(1, -1).flatten(0, -2)
-        drawn = vectors[torch.randint(len(vectors), (len(self.codebook),), device=x.device)]
+    def initialise(self, batches: Iterable[Batch]) -> None:
+        found = []
+        for batch in batches:
+            found.append(self.encoder(batch.x).movedim(1, -1).flatten(0, -2))
+            if sum(map(len, found)) >= 16 * len(self.codebook):
+                break
+        vectors = torch.cat(found)
+        drawn = vectors[torch.randint(len(vectors), (len(self.codebook),), device=self.device)]
         self.codebook.copy_(drawn)
         if self.decay is not None:
             self.sums.copy_(drawn)

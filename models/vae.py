@@ -98,7 +98,7 @@ class VAE(Autoencoder):
 
     def losses(self, batch: Batch) -> Terms:
         posterior = self.posterior(batch.x, batch.y)
-        raw = self.raw(posterior.sample(), batch.y)
+        raw = self.raw(posterior.sample(), self.condition(*batch))
         reconstruction = self.reconstruction_loss(raw, batch.x)
         kl = posterior.kl_to_standard().sum(-1).mean()
         return {"loss": reconstruction + kl, "reconstruction": reconstruction, "kl": kl}
@@ -106,8 +106,10 @@ class VAE(Autoencoder):
     def log_weights(self, x: Tensor, y: Tensor | None, samples: int) -> Tensor:
         posterior = self.posterior(x, y)
         z = posterior.sample(samples)
-        labels = None if y is None else y.repeat(samples)
-        raw = self.raw(z.flatten(0, 1), labels).unflatten(0, (samples, len(x)))
+        given = self.condition(x, y)
+        if given is not None:
+            given = given.expand(samples, *given.shape).flatten(0, 1)
+        raw = self.raw(z.flatten(0, 1), given).unflatten(0, (samples, len(x)))
         log_likelihood = self.observation.log_prob(raw, x)
         return log_likelihood + self.log_prior(z) - posterior.log_prob(z)
 

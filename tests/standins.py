@@ -8,7 +8,7 @@ from aebench.benchmark.extractors.base import unit
 from aebench.benchmark.families import FAMILIES
 from aebench.benchmark.metrics import AcrossSeeds, Fitted, Metric, NotApplicable
 from aebench.datasets import Dataset, Split
-from aebench.models import VAE, Autoencoder, DataSpec, Sampler
+from aebench.models import VAE, Autoencoder, Batch, DataSpec, Sampler
 from aebench.models.backbones import Backbone
 from aebench.models.discrete import VQVAE
 from aebench.models.samplers.prior import Prior
@@ -181,7 +181,7 @@ def small_vq_vae(dataset: Dataset) -> VQVAE:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = VQVAE(spec(dataset), Backbone.choose("mlp")(), codes=5, embedding_dim=2)
-        model.initialise(torch.rand(50, *dataset.shape))
+        model.initialise([Batch(torch.rand(50, *dataset.shape))])
     return model
 
 

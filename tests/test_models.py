@@ -49,7 +49,7 @@ def ready(model: Autoencoder, data: Batch) -> Autoencoder:
     if isinstance(model, ClosedForm):
         model.fit(data.x, 0)
     else:
-        model.initialise(data.x)
+        model.initialise([data])
     return model
 
 
