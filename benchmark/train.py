@@ -131,7 +131,7 @@ class Loader:
         order = torch.randperm(len(self.split), generator=self.generator).to(held.device)
         for index in order.split(self.batch_size)[: len(self)]:
             labels = None if self.split.labels is None else self.split.labels[index]
-            yield Batch(as_float(self.split.images(index)), labels)
+            yield Batch(as_float(self.split.training_images(index)), labels)
 
 
 class Watch(Callback):

@@ -30,12 +30,15 @@ class Split:
         labels: the classes, int64 (n,), or None.
         factors: the ground-truth factors as indices, int64 (n, K), or None.
         render: what draws images from factors where ``pixels`` is None.
+        grey: of binary images that training draws anew every epoch, the probability of white in
+            255ths, uint8 (n, C, H, W); ``pixels`` are one draw. None elsewhere.
     """
 
     pixels: Tensor | None
     labels: Tensor | None = None
     factors: Tensor | None = None
     render: Render | None = None
+    grey: Tensor | None = None
 
     def __len__(self) -> int:
         held = self.pixels if self.pixels is not None else self.factors
@@ -49,6 +52,13 @@ class Split:
         assert self.render is not None and self.factors is not None
         return self.render(self.factors[index])
 
+    def training_images(self, index: Tensor) -> Tensor:
+        """The images at ``index`` as an epoch of training sees them, uint8 (n, C, H, W).
+
+        Those of :meth:`images`, or a new draw from torch's global stream where there is ``grey``.
+        """
+        return self.images(index) if self.grey is None else binary(self.grey[index])
+
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """The whole split in order: images uint8 (b, C, H, W) and labels (b,), b ≤ ``size``."""
         for start in range(0, len(self), size):
@@ -57,24 +67,28 @@ class Split:
 
     def take(self, index: Tensor | slice) -> "Split":
         """The split of the images at ``index``, in that order."""
-        pixels, labels, factors = (
-            None if held is None else held[index]
-            for held in (self.pixels, self.labels, self.factors)
-        )
-        return replace(self, pixels=pixels, labels=labels, factors=factors)
+        return self.each(lambda held: held[index])
 
     def to(self, device: torch.device | str) -> "Split":
         """The same split with its tensors on ``device``."""
-        pixels, labels, factors = (
-            None if held is None else held.to(device)
-            for held in (self.pixels, self.labels, self.factors)
-        )
-        return replace(self, pixels=pixels, labels=labels, factors=factors)
+        return self.each(lambda held: held.to(device))
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Split":
+        """The split with every tensor that it holds changed."""
+        names = ("pixels", "labels", "factors", "grey")
+        held = {name: getattr(self, name) for name in names}
+        return replace(self, **{k: change(v) for k, v in held.items() if v is not None})
 
 
 def as_float(images: Tensor) -> Tensor:
     """uint8 images as float32 in [0, 1]."""
     return images.float() / 255
+
+
+def binary(grey: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    """Images of 0 and 255, white with the probability ``grey`` / 255, of the shape of ``grey``."""
+    drawn = torch.rand(grey.shape, device=grey.device, generator=generator)
+    return (drawn * 255 < grey).to(torch.uint8) * 255
 
 
 class Dataset(Plugin, kind="dataset"):
@@ -238,7 +252,7 @@ class Dataset(Plugin, kind="dataset"):
         for name, split in self.splits.items():
             digest.update(f"{name} {len(split)}".encode())
             pixels = split.pixels if split.pixels is not None else split.images(slice(64))
-            for held in (pixels, split.labels, split.factors):
+            for held in (pixels, split.labels, split.factors, split.grey):
                 if held is not None:
                     digest.update(f"{tuple(held.shape)} {held.dtype}".encode())
                     digest.update(held.cpu().contiguous().numpy().data)

@@ -1,54 +1,29 @@
 """MNIST and its drop-in replacements: four IDX files, found or downloaded, always checked."""
 
-import gzip
-import hashlib
 import math
-import os
-import zlib
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
+from torch import Tensor
+from torch.nn import functional as F
 
 from ..plugins import InputError
-from .base import Dataset, Split, SplitName
+from ..seeds import derive_seed
+from .base import Split, SplitName, binary
+from .published import PublishedDataset, PublishedFile
 
-GZIP = b"\x1f\x8b"
+SIDE = 28
 
 
-@dataclass(frozen=True)
-class IdxFile:
-    """One file of unsigned bytes and what it must be.
+class IdxFile(PublishedFile):
+    """A file of unsigned bytes in the IDX format, gzipped where it is published."""
 
-    Attributes:
-        name: its name without ``.gz``.
-        shape: the shape of its array.
-        hashes: those known, of which one must match: the SHA-256 of the content, decompressed; the
-            SHA-256 of the gzip file; or git's hash of the content as a blob.
-    """
+    suffix = ".gz"
 
-    name: str
-    shape: tuple[int, ...]
-    hashes: tuple[str, ...]
-
-    def read(self, path: Path) -> NDArray[np.uint8]:
-        """The checked array in the file at ``path``, gzipped or not.
-
-        Raises:
-            InputError: it is no IDX file, cut short, of another shape, or of another hash.
-        """
-        raw = data = path.read_bytes()
-        if raw.startswith(GZIP):
-            try:
-                data = gzip.decompress(raw)
-            except (OSError, EOFError, zlib.error) as error:
-                raise InputError(f"{path} is a damaged gzip file: {error}") from None
+    def parse(self, data: bytes, path: Path) -> NDArray[np.uint8]:
         # Two zeros, 8 for unsigned bytes, the number of axes; then the length of each in 4 bytes.
         magic, header = bytes([0, 0, 8, len(self.shape)]), 4 + 4 * len(self.shape)
         if not data.startswith(magic):
@@ -64,55 +39,60 @@ class IdxFile:
         promised = header + math.prod(shape)
         if len(data) != promised:
             raise InputError(f"{path} has {len(data)} bytes where its header says {promised}")
-        if not any(found in self.hashes for found in digests(raw, data)):
-            raise InputError(
-                f"{path} is not the published file: its content has the SHA-256 "
-                f"{next(digests(raw, data))}, known is {' or '.join(self.hashes)}"
-            )
         return np.frombuffer(data, np.uint8, offset=header).reshape(shape)
 
-
-def digests(raw: bytes, data: bytes) -> Iterator[str]:
-    """Every hash by which a file of bytes ``raw`` and content ``data`` may be known."""
-    yield hashlib.sha256(data).hexdigest()
-    yield hashlib.sha256(raw).hexdigest()
-    yield hashlib.sha1(f"blob {len(data)}\0".encode() + data).hexdigest()
+    def spellings(self) -> tuple[str, ...]:
+        return (self.name, self.name.replace("-idx", ".idx"))
 
 
 def idx_files(*hashes: tuple[str, ...]) -> tuple[IdxFile, ...]:
     """MNIST's four files with the hashes of each, in this order."""
     shapes: dict[str, tuple[int, ...]] = {
-        "train-images-idx3-ubyte": (60_000, 28, 28),
+        "train-images-idx3-ubyte": (60_000, SIDE, SIDE),
         "train-labels-idx1-ubyte": (60_000,),
-        "t10k-images-idx3-ubyte": (10_000, 28, 28),
+        "t10k-images-idx3-ubyte": (10_000, SIDE, SIDE),
         "t10k-labels-idx1-ubyte": (10_000,),
     }
     return tuple(IdxFile(*item, known) for item, known in zip(shapes.items(), hashes, strict=True))
 
 
-class IdxDataset(Dataset):
+class IdxDataset(PublishedDataset):
     """28 × 28 grey images in 10 classes, in the four files of MNIST.
 
-    Each file, gzipped or not, spelt ``…-idx3-ubyte`` or ``….idx3-ubyte``, is looked for in
-    ``$AEBENCH_DATA/<name>``, in ``$AEBENCH_DATA``, and in ``data/<name>`` of the cache:
-    ``$AEBENCH_CACHE``, or the user's cache folder. A file that is nowhere is downloaded into the
-    cache from the first mirror that has it; an interrupted download goes on where it stopped.
+    See :class:`PublishedDataset` for where the files are looked for; each may also be spelt
+    ``….idx3-ubyte``. The official test set is test; the official training set is cut into 50,000
+    train and 10,000 val by a fixed permutation.
 
-    Every file is checked by its hash, on every load. As datasets share the names, a file in
-    ``$AEBENCH_DATA`` itself that fails the check is passed over; elsewhere it is an error.
-
-    The official test set is test; the official training set is cut into 50,000 train and
-    10,000 val by a fixed permutation.
+    Args:
+        binarisation: ``dynamic`` takes a grey level as the probability of white and draws the
+            training images anew every epoch, val and test once (Salakhutdinov and Murray 2008;
+            the protocol of Burda et al. 2016, arXiv:1509.00519); ``threshold`` makes white what is
+            brighter than half. The published fixed draw is the dataset ``static_mnist``.
+        size: the side of an image in pixels, 28 or more, reached by a black margin.
+        limits: ``train``, ``val``, ``test`` and ``held_out``, see :class:`Dataset`.
 
     Attributes:
-        mirrors: addresses to which a file's name with ``.gz`` is appended.
         files: training images and labels, then test images and labels.
         val_size: the size of val.
+
+    Raises:
+        InputError: ``size`` is odd or out of range.
     """
 
-    mirrors: ClassVar[tuple[str, ...]]
     files: ClassVar[tuple[IdxFile, ...]]
     val_size: ClassVar[int] = 10_000
+
+    def __init__(
+        self,
+        *,
+        binarisation: Literal["none", "dynamic", "threshold"] = "none",
+        size: int = SIDE,
+        **limits: Any,
+    ) -> None:
+        super().__init__(**limits)
+        if not SIDE <= size <= 256 or size % 2:
+            raise InputError(f"dataset {self.name!r}: size must be even, 28 to 256, not {size}")
+        self.binarisation, self.size = binarisation, size
 
     def load(self) -> dict[SplitName, Split]:
         arrays = [torch.from_numpy(self.obtain(file).copy()) for file in self.files]
@@ -121,102 +101,34 @@ class IdxDataset(Dataset):
         )
         order = self.permutation(len(training))
         return {
-            "train": training.take(order[: -self.val_size]),
-            "val": training.take(order[-self.val_size :]),
-            "test": test,
+            "train": self.prepared(training.take(order[: -self.val_size]), "train"),
+            "val": self.prepared(training.take(order[-self.val_size :]), "val"),
+            "test": self.prepared(test, "test"),
         }
 
-    def folders(self) -> list[Path]:
-        """Where files are looked for, in order; the last is where downloads go."""
-        data, cache = os.environ.get("AEBENCH_DATA"), os.environ.get("AEBENCH_CACHE")
-        given = Path(data).expanduser() if data else None
-        held = Path(cache).expanduser() if cache else user_cache_path("aebench")
-        return [*([given / self.name, given] if given else []), held / "data" / self.name]
-
-    def obtain(self, file: IdxFile) -> NDArray[np.uint8]:
-        """The array of one file, from a folder or from a mirror.
-
-        Raises:
-            InputError: a file found is not what it should be, or none is found or downloaded.
-        """
-        folders, failures = self.folders(), []
-        for folder in folders:
-            for path in candidates(folder, file.name):
-                try:
-                    return file.read(path)
-                except InputError as error:
-                    if folder.name == self.name:
-                        raise InputError(f"dataset {self.name!r}: {error}") from None
-                    failures.append(str(error))
-        path = folders[-1] / f"{file.name}.gz"
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with FileLock(f"{path}.lock"):
-                if path.exists():  # another process has brought it meanwhile
-                    return file.read(path)
-                for mirror in self.mirrors:
-                    try:
-                        return download(mirror + path.name, path, file)
-                    except (OSError, ImportError, InputError) as error:
-                        failures.append(f"{mirror}{path.name}: {error}")
-        except OSError as error:
-            failures.append(f"{path.parent} cannot be written: {error}")
-        wanted = ", ".join(f"{file.name}.gz" for file in self.files)
-        raise InputError(
-            f"dataset {self.name!r}: {file.name}[.gz] is not in {', '.join(map(str, folders))} "
-            f"and cannot be downloaded; put {wanted} into {folders[0]} by hand "
-            f"({'; '.join(failures)})"
-        )
+    def prepared(self, split: Split, name: SplitName) -> Split:
+        """A split of the published images, in this dataset's size and binarisation."""
+        assert split.pixels is not None
+        grey = padded(split.pixels, self.size)
+        if self.binarisation == "none":
+            return Split(grey, split.labels)
+        if self.binarisation == "threshold":
+            return Split((grey > 127).to(torch.uint8) * 255, split.labels)
+        seed = derive_seed(self.name, "binarisation", name)
+        drawn = binary(grey, torch.Generator().manual_seed(seed))
+        return Split(drawn, split.labels, grey=grey if name == "train" else None)
 
 
-def candidates(folder: Path, name: str) -> Iterator[Path]:
-    """The files in ``folder`` that may be the one called ``name``, in either spelling."""
-    for spelling in (name, name.replace("-idx", ".idx")):
-        for suffix in (".gz", ""):
-            path = folder / (spelling + suffix)
-            if path.is_file():
-                yield path
-
-
-def download(url: str, path: Path, file: IdxFile) -> NDArray[np.uint8]:
-    """Bring ``url`` to ``path`` and read it; ``path`` appears only whole and checked.
-
-    What has come of an interrupted download stays in ``path``.part, and the next one asks for the
-    rest. What then fails the check is dropped and asked for once more from the start.
-
-    Raises:
-        OSError: the network or the server fails.
-        InputError: the file is not what it should be.
-    """
-    import pooch
-
-    part = path.with_name(f"{path.name}.part")
-    start = part.stat().st_size if part.exists() else 0
-    # Without this a server may send the file decompressed, of which no part can be asked for.
-    headers = {"Accept-Encoding": "identity"}
-    if start:
-        headers["Range"] = f"bytes={start}-"
-    fetch = pooch.HTTPDownloader(chunk_size=1 << 13, timeout=30, headers=headers)
-    try:
-        with part.open("ab") as target:
-            fetch(url, target, None)
-        array = file.read(part)
-    except (OSError, InputError) as error:
-        # 416: there is no rest, so the part is not this file's.
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        if isinstance(error, InputError) or status == 416:
-            part.unlink()
-            if start:
-                return download(url, path, file)
-        raise
-    part.replace(path)
-    return array
+def padded(images: Tensor, size: int) -> Tensor:
+    """Square images (n, C, S, S) with a black margin, (n, C, size, size)."""
+    margin = (size - images.shape[-1]) // 2
+    return F.pad(images, (margin,) * 4)
 
 
 class Mnist(IdxDataset):
     """Handwritten digits (LeCun et al. 1998, http://yann.lecun.com/exdb/mnist/).
 
-    See :class:`IdxDataset` for where the files are looked for, and for the splits.
+    See :class:`IdxDataset` for its parameters, its splits and where the files are looked for.
     """
 
     name = "mnist"
@@ -236,7 +148,7 @@ class Mnist(IdxDataset):
 class FashionMnist(IdxDataset):
     """Articles of clothing (Xiao, Rasul and Vollgraf 2017, arXiv:1708.07747).
 
-    See :class:`IdxDataset` for where the files are looked for, and for the splits.
+    See :class:`IdxDataset` for its parameters, its splits and where the files are looked for.
     """
 
     name = "fashion_mnist"
@@ -256,9 +168,9 @@ class FashionMnist(IdxDataset):
 class Kmnist(IdxDataset):
     """Cursive Japanese characters (Clanuwat et al. 2018, arXiv:1812.01718; CC BY-SA 4.0).
 
-    See :class:`IdxDataset` for where the files are looked for, and for the splits. The training
-    images are known by the SHA-256 of the published gzip file, which torchvision's sources state,
-    and by git's hash of their content, as public repositories hold it.
+    See :class:`IdxDataset` for its parameters, its splits and where the files are looked for. The
+    training images are known by the SHA-256 of the published gzip file, which torchvision's sources
+    state, and by git's hash of their content, as public repositories hold it.
     """
 
     name = "kmnist"

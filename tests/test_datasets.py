@@ -17,6 +17,7 @@ import torch
 from aebench.datasets import SPLITS, Dataset, Split
 from aebench.datasets.idx import IdxFile, Mnist
 from aebench.datasets.sprites import Sprites
+from aebench.datasets.static_mnist import AmatFile, StaticMnist
 from aebench.plugins import InputError
 from PIL import Image
 from torch import Tensor
@@ -537,6 +538,129 @@ def test_the_real_files(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert torch.equal(dataset.split("test").labels.bincount(), torch.full((10,), 1000)) or (
         name == "mnist"
     )
+
+
+# Binary and larger images.
+
+
+@pytest.fixture
+def held(mnist: dict[str, bytes], tmp_path: Path) -> dict[str, bytes]:
+    """The shrunk MNIST where it is found."""
+    place(tmp_path / "data" / "mnist", mnist)
+    return mnist
+
+
+def test_dynamic_images_are_drawn_from_their_grey_levels(held: dict[str, bytes]) -> None:
+    grey = Dataset.make("mnist").split("train").images()
+    train = Dataset.make("mnist", {"binarisation": "dynamic"}).split("train")
+    assert set(train.images().unique().tolist()) == {0, 255}
+    index = torch.tensor([3, 11])
+    torch.manual_seed(0)
+    draws = torch.stack([train.training_images(index) for _ in range(2000)])
+    assert set(draws.unique().tolist()) == {0, 255}
+    # A share of 2,000 draws is within five standard deviations, .056, of its probability.
+    off = (draws == 255).double().mean(0) - grey[index].double() / 255
+    assert off.abs().max() < 0.056
+    assert (draws[:, grey[index] == 0] == 0).all()
+    assert (draws[:, grey[index] == 255] == 255).all()
+    # A split that is cut or moved keeps its grey levels.
+    part = train.take(index).to("cpu")
+    torch.manual_seed(0)
+    assert torch.equal(part.training_images(torch.tensor([0, 1])), draws[0])
+
+
+def test_what_is_scored_is_drawn_once(held: dict[str, bytes]) -> None:
+    first, second = (Dataset.make("mnist", {"binarisation": "dynamic"}) for _ in range(2))
+    grey = Dataset.make("mnist")
+    assert first.hash == second.hash != grey.hash
+    for name in SPLITS:
+        assert torch.equal(first.split(name).images(), second.split(name).images())
+        assert torch.equal(first.split(name).labels, grey.split(name).labels)
+        # Of noise half is white; the draws of one level are independent.
+        white = (first.split(name).images() == 255).double()
+        levels = grey.split(name).images().double() / 255
+        assert (white - levels).mean().abs() < 0.02
+    index = torch.arange(5)
+    test = first.split("test")
+    assert torch.equal(test.training_images(index), test.images(index))
+
+
+def test_threshold_is_half(held: dict[str, bytes]) -> None:
+    grey = Dataset.make("mnist").split("val")
+    binary = Dataset.make("mnist", {"binarisation": "threshold"}).split("val")
+    assert torch.equal(binary.images() == 255, grey.images() >= 128)
+    index = torch.arange(3)
+    assert torch.equal(binary.training_images(index), binary.images(index))
+
+
+@pytest.mark.parametrize("binarisation", ["none", "dynamic", "threshold"])
+def test_a_larger_size_is_a_black_margin(binarisation: str, held: dict[str, bytes]) -> None:
+    small, large = (
+        Dataset.make("mnist", {"binarisation": binarisation, "size": size}) for size in (28, 32)
+    )
+    assert large.shape == (1, 32, 32)
+    images = large.split("test").images()
+    assert images.sum() == images[..., 2:-2, 2:-2].sum()
+    if binarisation != "dynamic":
+        assert torch.equal(images[..., 2:-2, 2:-2], small.split("test").images())
+
+
+@pytest.mark.parametrize("size", [26, 29, 258])
+def test_mnist_refuses_other_sizes(size: int) -> None:
+    assert f"size must be even, 28 to 256, not {size}" in refusal("mnist", size=size)
+
+
+# Static MNIST.
+
+
+@pytest.fixture
+def static(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, bytes]:
+    """Static MNIST shrunk to 6, 3 and 2 images, in a folder: the contents of its files."""
+    monkeypatch.setenv("AEBENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("AEBENCH_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(StaticMnist, "mirrors", ())
+    files, contents = [], {}
+    for file, n in zip(StaticMnist.files, (6, 3, 2)):
+        rows = noise(n, 28 * 28, seed=n) % 2
+        text = "".join(" ".join(map(str, row)) + "\n" for row in rows).encode()
+        hashes = (hashlib.sha256(text).hexdigest(),)
+        files.append(AmatFile(file.name, (n, 28, 28), hashes))
+        contents[file.name] = text
+    monkeypatch.setattr(StaticMnist, "files", tuple(files))
+    return contents
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_static_mnist_is_read_from_its_text(
+    packed: bool, static: dict[str, bytes], tmp_path: Path
+) -> None:
+    place(tmp_path / "data" / "static_mnist", static, packed=packed)
+    dataset = Dataset.make("static_mnist")
+    assert dataset.classes == 0
+    for name, n in zip(SPLITS, (6, 3, 2)):
+        expected = torch.from_numpy(noise(n, 28 * 28, seed=n) % 2) * 255
+        assert torch.equal(dataset.split(name).images().flatten(1), expected)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda b: b[:-2], "has 9406 bytes, not 9408"),
+        (lambda b: b"7" + b[1:], "does not hold zeros and ones"),
+        (lambda b: bytes([b[0] ^ 1]) + b[1:], "is not the published file"),
+    ],
+)
+def test_a_damaged_text_is_named(
+    damage: Callable[[bytes], bytes], message: str, static: dict[str, bytes], tmp_path: Path
+) -> None:
+    name = StaticMnist.files[0].name
+    place(tmp_path / "data" / "static_mnist", static | {name: damage(static[name])}, packed=False)
+    assert message in refusal("static_mnist")
+
+
+def test_missing_static_mnist_says_where_to_put_it(static: dict[str, bytes]) -> None:
+    said = refusal("static_mnist")
+    assert all(name in said for name in static)
 
 
 # Archives.
