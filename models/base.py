@@ -130,9 +130,8 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         self.automatic_optimization = False
         self.data, self.latent_dim, self.lr = data, latent_dim, 1e-3
         self.steps = self.steps_done = 0
-        self.observation: Observation = (
-            Bernoulli() if likelihood == "bernoulli" else Gaussian(sigma, backbone.squash)
-        )
+        gaussian = Gaussian(sigma, backbone.squash)  # it refuses a sigma that the other ignores
+        self.observation: Observation = Bernoulli() if likelihood == "bernoulli" else gaussian
         self._objectives: tuple[Objective, ...] = ()
 
     # What a variant implements.
@@ -220,9 +219,10 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         """The mean images of the deterministic codes of ``x``, in [0, 1], (B, C, H, W)."""
         return self.decode(self.code(x, y), self.condition(x, y))
 
-    def offers(self, method: str) -> bool:
+    @classmethod
+    def offers(cls, method: str) -> bool:
         """Whether this variant implements an optional method, such as ``sample_prior``."""
-        return getattr(type(self), method) is not getattr(Autoencoder, method)
+        return getattr(cls, method) is not getattr(Autoencoder, method)
 
     @property
     def pixels(self) -> int:
