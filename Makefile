@@ -35,9 +35,10 @@ wheel: $(READY)
 	rm -rf build/wheel && $(BIN)/python -m build --wheel --outdir build/wheel . >build/wheel.log
 	$(BIN)/python tests/check_wheel.py build/wheel/*.whl
 
-# Writes the README's tables of what there is.
+# Writes the README's tables of what there is, and the page of reproductions.
 docs: $(READY)
 	$(BIN)/python -m aebench.benchmark.catalogue README.md
+	$(BIN)/python -m aebench.benchmark.reproductions results
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

@@ -97,7 +97,8 @@ def grids() -> list[Entry]:
     found = []
     for name, path in shipped().items():
         held = yaml.safe_load(path.read_text(encoding="utf-8"))
-        found.append(Entry(name, " ".join(str(held.get("description", "")).split())))
+        takes = f" Takes {held['takes']}." if held.get("takes") else ""
+        found.append(Entry(name, " ".join(str(held.get("description", "")).split()) + takes))
     return found
 
 

@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -154,7 +155,7 @@ def scored(cell: Cell, store: Store, device: torch.device, on_progress: OnProgre
     for i, choice in enumerate(chosen["metrics"]):
         on_progress(f"scoring {choice['name']}", i, len(chosen["metrics"]))
         found = evaluation.evaluate(fitted, [Metric.make(**choice)])
-        rows += found.rows
+        rows += [replace(row, own=row.sampler == model.sampler) for row in found.rows]
         kept |= found.kept
     seconds = time.perf_counter() - start
     costs = {

@@ -2,36 +2,56 @@
 
 import itertools
 import json
+import math
 import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from ..plugins import InputError, Plugin, suggestion
+from ..plugins import InputError, Plugin, checked, suggestion
 from ..seeds import digest
 from .families import place
+
+if TYPE_CHECKING:
+    from ..models import Autoencoder
 
 Parameters = dict[str, Any]
 
 DEFAULTS: dict[str, Any] = {
     "description": "",
+    "takes": "",
     "datasets": None,
     "models": None,
     "backbones": ["mlp"],
     "hyperparameters": {},
     "training": {},
     "seeds": 3,
-    "samplers": ["prior", "gmm"],
+    "samplers": ["own", "gmm"],
     "metrics": None,
     "extractor": "classifier",
     "per_dataset": {},
+    "per_model": {},
+    "published": [],
 }
 CHOICES = ("datasets", "models", "backbones", "samplers", "metrics")
+MAPPINGS = ("hyperparameters", "training")
+OF_A_MODEL = ("backbones", "training", "samplers", "metrics")
+BLOCKS = {
+    "per_dataset": (*OF_A_MODEL, "models", "hyperparameters", "extractor"),
+    "per_model": OF_A_MODEL,
+}
+"""What a dataset and a model may set for themselves; a model's own comes before a dataset's."""
+OWN = "own"
+"""The name that stands for the sampler of each model's paper."""
+ALL = "all"
+"""The name that stands for every model there is."""
+OF_A_FIGURE = {"model": "hyperparameters", "dataset": "parameters"}
+"""What a published figure gives as a name with parameters, and where it keeps these."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +88,70 @@ class Cell:
         return f"{self.dataset} · {self.model} · {self.backbone} · seed {self.seed}"
 
 
+@dataclass(frozen=True)
+class Figure:
+    """A number that somebody published of one of a grid's models.
+
+    Attributes:
+        model: the model.
+        hyperparameters: those of its hyper-parameters that tell which of the grid's it is of.
+        dataset: the dataset.
+        parameters: those of its parameters that tell which of the grid's it is of.
+        metric: the name in rows; without its qualifier it means every qualifier.
+        value: the number, in the unit of the rows.
+        source: who published it where.
+        sampler: the sampler, for a metric that scores one.
+        spread: what was published behind a ±; None where nothing was.
+        note: what a reader should know of it.
+    """
+
+    model: str
+    hyperparameters: Parameters
+    dataset: str
+    parameters: Parameters
+    metric: str
+    value: float
+    source: str
+    sampler: str = ""
+    spread: float | None = None
+    note: str = ""
+
+    @classmethod
+    def of(cls, given: Any, where: str) -> "Figure":
+        """The figure that an entry of ``published`` states.
+
+        Raises:
+            InputError: an unknown or missing key, or a value of the wrong type.
+        """
+        entry = mapping(given, where)
+        known = {f.name: f.type for f in fields(cls) if f.name not in OF_A_FIGURE.values()}
+        for key in entry:
+            if key not in known:
+                raise InputError(f"{where}: unknown key {key!r}{suggestion(key, known)}")
+        for key in ("model", "dataset", "metric", "value", "source"):
+            if key not in entry:
+                raise InputError(f"{where}: an entry lacks its {key}")
+        picks: Parameters = {}
+        for key, of_it in OF_A_FIGURE.items():
+            named = entries(entry.pop(key), f"{where}: {key}")
+            if len(named) != 1:
+                raise InputError(f"{where}: {key} must be one, not {', '.join(named) or 'none'}")
+            ((picks[key], picks[of_it]),) = named.items()
+        held = {k: checked(v, known[k], f"{where}: {k}") for k, v in entry.items()}
+        if not math.isfinite(held["value"]):
+            raise InputError(f"{where}: value must be a finite number, not {held['value']}")
+        return cls(**picks, **held)
+
+    def is_of(self, spec: Parameters) -> bool:
+        """Whether the cells of ``spec`` can be held to it."""
+        model, dataset = spec["model"], spec["dataset"]
+        return (
+            (model["name"], dataset["name"]) == (self.model, self.dataset)
+            and self.hyperparameters.items() <= model["hyperparameters"].items()
+            and self.parameters.items() <= dataset["parameters"].items()
+        )
+
+
 def label(choice: Mapping[str, Any]) -> str:
     """A choice as text: its name, and in brackets the parameters it was given."""
     given = ",".join(f"{k}={plain(v)}" for k, v in sorted(choice["parameters"].items()))
@@ -86,10 +170,12 @@ def folder_name(spec: Parameters, key: str) -> str:
 
 
 def shipped() -> dict[str, Path]:
-    """The grids that come with aebench, by name."""
-    folder = resources.files(__package__) / "grids"
-    files = [Path(str(entry)) for entry in folder.iterdir() if entry.name.endswith(".yaml")]
-    return {path.stem: path for path in sorted(files)}
+    """The grids that come with aebench, by name; those of a folder as ``paper/vae``."""
+    folder = Path(str(resources.files(__package__) / "grids"))
+    found = {
+        path.relative_to(folder).with_suffix("").as_posix(): path for path in folder.rglob("*.yaml")
+    }
+    return dict(sorted(found.items(), key=lambda named: (named[0].count("/"), named[0])))
 
 
 def read_grid(source: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
@@ -99,14 +185,16 @@ def read_grid(source: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, An
         source: a shipped grid's name, a YAML file, or the settings themselves.
 
     Raises:
-        InputError: there is no such grid, it is not YAML, or an entry has the wrong form.
+        InputError: there is no such grid, it is not YAML, an entry has the wrong form, or it states
+            a published figure of a model or dataset that it does not have.
     """
     if isinstance(source, Mapping):
-        return "grid", settled(source, "grid")
-    path = shipped().get(str(source), Path(source).expanduser())
+        return "grid", complete(source, "grid")
+    known = shipped()
+    path = known.get(str(source), Path(source).expanduser())
     if not path.is_file():
         raise InputError(
-            f"no grid {str(source)!r}{suggestion(source, shipped())}; or the path of a YAML file"
+            f"no grid {str(source)!r}{suggestion(source, known)}; or the path of a YAML file"
         )
     try:
         held = yaml.safe_load(path.read_text(encoding="utf-8"))
@@ -114,7 +202,21 @@ def read_grid(source: str | Path | Mapping[str, Any]) -> tuple[str, dict[str, An
         raise InputError(f"{path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(held, Mapping):
         raise InputError(f"{path}: a grid is a mapping of {', '.join(DEFAULTS)}")
-    return path.stem, settled(held, str(path))
+    return str(source) if str(source) in known else path.stem, complete(held, str(path))
+
+
+def complete(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """:func:`settled`, and every published figure is of a model and a dataset of the grid."""
+    settings = settled(given, where)
+    models = models_of(settings)
+    for figure in figures(settings, where):
+        for kind, held in (("model", models), ("dataset", settings["datasets"])):
+            if getattr(figure, kind) not in held:
+                raise InputError(
+                    f"{where}: published: the grid has no {kind} {getattr(figure, kind)!r}"
+                    f"{suggestion(getattr(figure, kind), held)}"
+                )
+    return settings
 
 
 def settled(given: Mapping[str, Any], where: str) -> dict[str, Any]:
@@ -122,24 +224,61 @@ def settled(given: Mapping[str, Any], where: str) -> dict[str, Any]:
     for key in given:
         if key not in DEFAULTS:
             raise InputError(f"{where}: unknown setting {key!r}{suggestion(key, DEFAULTS)}")
-    settings = {**DEFAULTS, **given}
-    for key in CHOICES:
-        if settings[key] is not None:
-            settings[key] = entries(settings[key], f"{where}: {key}")
+    settings = formed({**DEFAULTS, **given}, where)
     for key in ("datasets", "models"):
         if not settings[key]:
             raise InputError(f"{where}: {key} are missing")
-    for key in ("hyperparameters", "training", "per_dataset"):
-        settings[key] = mapping(settings[key], f"{where}: {key}")
-    for name, block in settings["per_dataset"].items():
-        for key in mapping(block, f"{where}: per_dataset: {name}"):
-            allowed = set(DEFAULTS) - {"description", "datasets", "per_dataset", "seeds"}
-            if key not in allowed:
-                raise InputError(
-                    f"{where}: per_dataset: {name}: unknown setting {key!r}"
-                    f"{suggestion(key, allowed)}"
-                )
+    for blocks, allowed in BLOCKS.items():
+        settings[blocks] = mapping(settings[blocks], f"{where}: {blocks}")
+        for name, block in settings[blocks].items():
+            inside = f"{where}: {blocks}: {name}"
+            for key in mapping(block, inside):
+                if key not in allowed:
+                    raise InputError(f"{inside}: unknown setting {key!r}{suggestion(key, allowed)}")
+            settings[blocks][name] = formed(block, inside)
+    figures(settings, where)
     return settings
+
+
+def formed(given: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Settings with lists of names turned into mappings."""
+    held = dict(given)
+    for key, value in given.items():
+        if key in CHOICES and value is not None:
+            held[key] = entries(value, f"{where}: {key}")
+            if key == "models" and ALL in held[key]:
+                held[key] = every_model(held[key], where)
+        elif key in MAPPINGS:
+            held[key] = mapping(value, f"{where}: {key}")
+    return held
+
+
+def every_model(named: dict[str, Parameters], where: str) -> dict[str, Parameters]:
+    """Every model there is, with the parameters of those that are also named."""
+    from ..models import Autoencoder
+
+    if named[ALL]:
+        raise InputError(f"{where}: models: 'all' takes no parameters: name the model beside it")
+    known = Autoencoder.choices()
+    for name in named:
+        if name != ALL:
+            Autoencoder.choose(name)
+    return {name: named.get(name, {}) for name in known}
+
+
+def figures(settings: Mapping[str, Any], where: str = "grid") -> list[Figure]:
+    """The published figures that a grid states, in its order."""
+    where = f"{where}: published"
+    if not isinstance(settings["published"], list):
+        raise InputError(f"{where} must be a list, not {settings['published']!r}")
+    return [Figure.of(entry, where) for entry in settings["published"]]
+
+
+def models_of(settings: Mapping[str, Any]) -> dict[str, Parameters]:
+    """The models of a grid, those of one dataset alone among them."""
+    blocks = settings["per_dataset"].values()
+    own = [entries(block["models"], "models") for block in blocks if block.get("models")]
+    return {name: held for models in (settings["models"], *own) for name, held in models.items()}
 
 
 def mapping(value: Any, where: str) -> dict[str, Any]:
@@ -170,7 +309,7 @@ def entries(value: Any, where: str) -> dict[str, Parameters]:
 def override(settings: dict[str, Any], assignment: str) -> None:
     """Set one value in place, from text such as ``training.epochs=5``.
 
-    A block of ``per_dataset`` that sets the same value gets the new one too.
+    A block of ``per_dataset`` or ``per_model`` that sets the same value gets the new one too.
 
     Raises:
         InputError: it is not of the form key=value, or the path does not lead through mappings.
@@ -185,10 +324,7 @@ def override(settings: dict[str, Any], assignment: str) -> None:
         value = yaml.safe_load(text)
     except yaml.YAMLError:
         raise InputError(f"--set {path}: {text!r} is not a value") from None
-    if len(keys) == 1:
-        settings.update(settled({**settings, keys[0]: value}, "--set"))
-        return
-    for block in [settings, *settings["per_dataset"].values()]:
+    for block in [settings, *(block for kind in BLOCKS for block in settings[kind].values())]:
         inner = block
         for depth, key in enumerate(keys[:-1]):
             if block is not settings and key not in inner:
@@ -201,6 +337,25 @@ def override(settings: dict[str, Any], assignment: str) -> None:
         else:
             if block is settings or keys[-1] in inner:
                 inner[keys[-1]] = value
+    settings.update(settled(settings, "--set"))
+
+
+def narrow(
+    settings: dict[str, Any],
+    datasets: Iterable[str] | None = None,
+    models: Iterable[str] | None = None,
+) -> None:
+    """Keep, in place, these datasets and models of a grid alone, with what it says of them.
+
+    Raises:
+        InputError: the grid has none of that name.
+    """
+    for kind, names in (("dataset", datasets), ("model", models)):
+        if names is None:
+            continue
+        settings[f"{kind}s"] = restrict(settings[f"{kind}s"], names, kind)
+        kept, blocks = settings[f"{kind}s"], settings[f"per_{kind}"].items()
+        settings[f"per_{kind}"] = {name: block for name, block in blocks if name in kept}
 
 
 def seeds_of(value: Any) -> list[int]:
@@ -275,6 +430,26 @@ def chosen_metrics(given: Mapping[str, Parameters] | None) -> list[dict[str, Any
     return [{"name": name, "parameters": picked[name]} for name in ordered if name in picked]
 
 
+def chosen_samplers(model: type["Autoencoder"], given: Mapping[str, Parameters]) -> list[Any]:
+    """The samplers that a grid names for one model, each once; ``own`` is that of its paper."""
+    from ..models import Sampler
+
+    known = Sampler.choices()
+    found: list[dict[str, Any]] = []
+    for name, parameters in given.items():
+        if name == OWN:
+            if parameters:
+                raise InputError("samplers: 'own' takes no parameters: name the sampler itself")
+            if model.sampler not in known:
+                where = f"model {model.name!r}: unknown sampler"
+                raise InputError(f"{where} {model.sampler!r}{suggestion(model.sampler, known)}")
+            name = model.sampler
+        elif name not in known:
+            raise InputError(f"unknown sampler {name!r}{suggestion(name, [OWN, *known])}")
+        found += [c for c in chosen(Sampler, {name: parameters}) if c not in found]
+    return found
+
+
 def restrict(held: dict[str, Parameters], names: Iterable[str], kind: str) -> dict[str, Parameters]:
     """The entries called ``names``.
 
@@ -298,32 +473,36 @@ def specs(settings: dict[str, Any], device: str) -> list[Parameters]:
         InputError: an unknown name or parameter, or a value of the wrong type.
     """
     from ..datasets import Dataset
-    from ..models import Autoencoder, Backbone, ClosedForm, Sampler
+    from ..models import Autoencoder, Backbone, ClosedForm
     from .extractors import Extractor
     from .train import Budget
 
-    for name in settings["per_dataset"]:
-        if name not in settings["datasets"]:
-            known = settings["datasets"]
-            raise InputError(
-                f"per_dataset: the grid has no dataset {name!r}{suggestion(name, known)}"
-            )
+    models = models_of(settings)
+    for kind, held in (("dataset", settings["datasets"]), ("model", models)):
+        for name in settings[f"per_{kind}"]:
+            if name not in held:
+                raise InputError(
+                    f"per_{kind}: the grid has no {kind} {name!r}{suggestion(name, held)}"
+                )
+    for figure in figures(settings):
+        refuse_unknown(figure)
     seeds = seeds_of(settings["seeds"])
     found: dict[str, Parameters] = {}
     for dataset in chosen(Dataset, settings["datasets"]):
-        own = merged(settings, settings["per_dataset"].get(dataset["name"], {}))
-        Extractor.choose(own["extractor"])
-        budget = vars(Budget.of(own["training"]))
-        evaluation = {
-            "extractor": own["extractor"],
-            "samplers": chosen(Sampler, own["samplers"]),
-            "metrics": chosen_metrics(own["metrics"]),
-        }
-        backbones = chosen(Backbone, own["backbones"])
-        for name, given in own["models"].items():
+        of_dataset = merged(settings, settings["per_dataset"].get(dataset["name"], {}))
+        Extractor.choose(of_dataset["extractor"])
+        for name, given in of_dataset["models"].items():
+            own = merged(of_dataset, settings["per_model"].get(name, {}))
             cls = Autoencoder.choose(name)
-            shared = {k: v for k, v in own["hyperparameters"].items() if k in cls.parameters_of()}
+            budget = Budget.of(own["training"]).stated
             closed = issubclass(cls, ClosedForm)
+            evaluation = {
+                "extractor": own["extractor"],
+                "samplers": chosen_samplers(cls, own["samplers"]),
+                "metrics": chosen_metrics(own["metrics"]),
+            }
+            backbones = chosen(Backbone, own["backbones"])
+            shared = {k: v for k, v in own["hyperparameters"].items() if k in cls.parameters_of()}
             for hyperparameters in combinations(cls, {**shared, **given}):
                 for backbone in backbones if cls.uses_backbone else [None]:
                     for seed in seeds:
@@ -341,7 +520,7 @@ def specs(settings: dict[str, Any], device: str) -> list[Parameters]:
                         }
                         found.setdefault(digest(spec), json.loads(json.dumps(spec)))
     unused = set(settings["hyperparameters"])
-    for name in settings["models"]:
+    for name in models:
         unused -= set(Autoencoder.choose(name).parameters_of())
     if unused:
         raise InputError(f"hyperparameters: no model of the grid takes {sorted(unused)[0]!r}")
@@ -349,13 +528,37 @@ def specs(settings: dict[str, Any], device: str) -> list[Parameters]:
 
 
 def merged(settings: dict[str, Any], block: dict[str, Any]) -> dict[str, Any]:
-    """``settings`` with a dataset's own: mappings of values merge, choices replace."""
+    """``settings`` with those of a block: mappings of values merge, choices replace."""
     own = dict(settings)
     for key, value in block.items():
-        if key in CHOICES:
-            own[key] = entries(value, f"per_dataset: {key}")
-        elif isinstance(settings[key], dict):
-            own[key] = {**settings[key], **mapping(value, f"per_dataset: {key}")}
-        else:
-            own[key] = value
+        own[key] = {**settings[key], **value} if key in MAPPINGS else value
     return own
+
+
+def refuse_unknown(figure: Figure) -> None:
+    """Refuse a published figure of what does not exist.
+
+    Raises:
+        InputError: its model, dataset, metric or sampler, or a parameter of one, is unknown.
+    """
+    from ..datasets import Dataset
+    from ..models import Autoencoder, Sampler
+    from .metrics import Metric
+
+    plugins: list[tuple[type[Plugin], str, Parameters]] = [
+        (Autoencoder, figure.model, figure.hyperparameters),
+        (Dataset, figure.dataset, figure.parameters),
+    ]
+    for kind, name, given in plugins:
+        valid = kind.choose(name).parameters_of()
+        for key in given:
+            if key not in valid:
+                where = f"published: {kind.kind} {name!r} has no parameter"
+                raise InputError(f"{where} {key!r}{suggestion(key, valid)}")
+    metrics = {q.name for metric in Metric.choices().values() for q in metric.quantities}
+    metric, sampler = figure.metric.partition("[")[0], figure.sampler.partition("(")[0]
+    if metric not in metrics:
+        raise InputError(f"published: unknown metric {metric!r}{suggestion(metric, metrics)}")
+    samplers = ["", *Sampler.choices()]
+    if sampler not in samplers:
+        raise InputError(f"published: unknown sampler {sampler!r}{suggestion(sampler, samplers)}")

@@ -65,6 +65,7 @@ class Line:
         hyperparameters: all of them, as compact JSON.
         backbone: the networks.
         sampler: the sampler; empty where none can serve the model, or none was scored.
+        own: whether it is the sampler that the model's paper uses.
         seeds: the number of seeds that finished.
         failed: the number of cells that failed.
         scores: every metric's score by the metric's name.
@@ -79,6 +80,7 @@ class Line:
     seeds: int
     failed: int
     scores: Mapping[str, Score]
+    own: bool = False
     rank: float = math.nan
 
     def mean(self, metric: str) -> float:
@@ -156,13 +158,13 @@ class Leaderboard:
             for line in board.lines:
                 record: list[Any] = [board.dataset, line.rank, line.label, line.model]
                 record += [line.hyperparameters, line.backbone, line.sampler or "none"]
-                record += [line.seeds, line.failed]
+                record += [line.own, line.seeds, line.failed]
                 for name in names:
                     score = line.scores.get(name, nothing)
                     record += [score.mean, score.half, score.n, score.missing]
                 records.append(record)
         columns = ["dataset", "rank", "label", "model", "hyperparameters", "backbone", "sampler"]
-        columns += ["seeds", "failed"]
+        columns += ["own", "seeds", "failed"]
         for name in names:
             columns += [name, f"{name}_ci95", f"{name}_n", f"{name}_na"]
         return pd.DataFrame(records, columns=columns)
@@ -315,6 +317,7 @@ def lines_of(blank: Line, records: list[Record]) -> list[Line]:
     seeds = {r["seed"] for r in scored}
     failed = {r["cell"] for r in records if r["family"] == "status"}
     alive = sorted({r["sampler"] for r in scored if r["sampler"] and math.isfinite(r["value"])})
+    papers = {r["sampler"] for r in scored if r.get("own", False)}
     lines = []
     for sampler in alive or [""]:
         values: dict[str, dict[int, list[float]]] = defaultdict(lambda: defaultdict(list))
@@ -324,9 +327,8 @@ def lines_of(blank: Line, records: list[Record]) -> list[Line]:
                 if math.isfinite(record["value"]):
                     held.append(record["value"])
         scores = {metric: score(by_seed) for metric, by_seed in values.items()}
-        lines.append(
-            replace(blank, sampler=sampler, seeds=len(seeds), failed=len(failed), scores=scores)
-        )
+        line = replace(blank, sampler=sampler, own=sampler in papers, scores=scores)
+        lines.append(replace(line, seeds=len(seeds), failed=len(failed)))
     return lines
 
 

@@ -16,6 +16,7 @@ COLUMNS = [
     "backbone",
     "seed",
     "sampler",
+    "own",
     "metric",
     "value",
     "unit",
@@ -38,6 +39,7 @@ class Row:
         better: ``higher``, ``lower``, or empty where neither is.
         ranked: whether it counts in the rank and stands in every table.
         sampler: the sampler that it scores; empty where it scores the model itself.
+        own: whether that is the sampler which the model's paper uses.
         estimator: how it was estimated, in words.
         note: why the value is missing.
     """
@@ -49,6 +51,7 @@ class Row:
     better: str = ""
     ranked: bool = False
     sampler: str = ""
+    own: bool = False
     estimator: str = ""
     note: str = ""
 

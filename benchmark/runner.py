@@ -1,5 +1,6 @@
 """The main job: a grid in, every cell in the store, rows and tables out."""
 
+import json
 import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..plugins import InputError, load_file
 from .engines import Engine, Event, Job, OnEvent
-from .grid import Cell, override, read_grid, restrict, specs
+from .grid import Cell, narrow, override, read_grid, specs
 from .rows import rows_csv
 from .store import Store
 
@@ -57,8 +58,8 @@ def run(
 ) -> "pd.DataFrame":
     """Run the cells of a grid that the store does not have, and return the rows of all it has.
 
-    The rows are also written to the store's folder, as ``rows.csv``, with ``leaderboard.csv`` and
-    ``leaderboard.md``.
+    The rows are also written to the store's folder, as ``rows.csv``, with ``specs.json``, the
+    specification of every cell in it, ``leaderboard.csv`` and ``leaderboard.md``.
 
     Args:
         grid: a shipped grid's name, a YAML file, or the settings themselves.
@@ -122,12 +123,7 @@ def changed(
         override(held, assignment)
     for model in defined(files):
         held["models"].setdefault(model, {})
-    if datasets is not None:
-        held["datasets"] = restrict(held["datasets"], datasets, "dataset")
-        kept = held["per_dataset"].items()
-        held["per_dataset"] = {k: block for k, block in kept if k in held["datasets"]}
-    if models is not None:
-        held["models"] = restrict(held["models"], models, "model")
+    narrow(held, datasets, models)
     if seeds is not None:
         held["seeds"] = seeds
     return held
@@ -202,6 +198,9 @@ def write_tables(store: Store, cells: list[Cell] | None = None) -> "pd.DataFrame
 
     rows = store.rows(cells)
     store.write_text("rows.csv", rows_csv(rows))
+    named = set(rows["cell"])
+    of_cells = {path.name: cell.spec for cell, path in store.finished() if path.name in named}
+    store.write_text("specs.json", json.dumps(of_cells, sort_keys=True, indent=1))
     board = leaderboard(rows)
     store.write_text("leaderboard.csv", board.to_csv())
     store.write_text("leaderboard.md", board.headline().to_markdown())

@@ -234,6 +234,7 @@ class Store:
                 "backbone": cell.backbone,
                 "seed": cell.seed,
                 "cell": folder_name(cell.spec, cell.key),
+                "own": False,  # which older stores lack
                 **row,
                 "value": math.nan if row["value"] is None else row["value"],
             }

@@ -6,13 +6,15 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from functools import partial
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 from threadpoolctl import threadpool_limits
 from torch import Tensor
+from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, ReduceLROnPlateau
 
 from ..datasets import Dataset, Split, as_float
 from ..models import Autoencoder, Batch, ClosedForm
@@ -52,19 +54,38 @@ def arithmetic(threads: int) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Budget:
-    """What a training may spend, the same for every variant of a grid.
+    """What a training may spend, and how: the same for every variant unless a grid says otherwise.
+
+    An epoch is better where the validation term that the variant names is lower than in every epoch
+    before. Every optimiser of an adversarial variant follows the same schedule.
 
     Attributes:
-        epochs: passes over the training split.
+        epochs: passes over the training split, at most.
         batch_size: images a step; a last, smaller batch is left out, a new one every epoch.
-        lr: Adam's learning rate.
+        lr: the learning rate.
         threads: CPU threads; they are part of the specification because sums depend on them.
+        optimizer: Adam, or RMSprop centred by the mean gradient, with torch's averages over 100
+            steps.
+        betas: how much Adam's averages of the gradient and of its square keep of a step before.
+        eps: what is added to the root of the average square.
+        milestones: the epochs after which the learning rate is multiplied by ``gamma``; those that
+            are never reached do nothing.
+        plateau: multiply it by ``gamma`` after so many epochs in a row without a better one.
+        gamma: the factor of both.
+        patience: stop after so many epochs in a row without a better one.
     """
 
     epochs: int = 50
     batch_size: int = 100
     lr: float = 1e-3
     threads: int = 1
+    optimizer: Literal["adam", "rmsprop"] = "adam"
+    betas: tuple[float, ...] = (0.9, 0.999)
+    eps: float = 1e-8
+    milestones: tuple[int, ...] = ()
+    plateau: int | None = None
+    gamma: float = 0.1
+    patience: int | None = None
 
     @classmethod
     def of(cls, given: dict[str, Any]) -> "Budget":
@@ -73,15 +94,61 @@ class Budget:
         Raises:
             InputError: an unknown key, or a value of the wrong type or out of range.
         """
-        known = {name: f.type for name, f in cls.__dataclass_fields__.items()}
+        known = {f.name: f.type for f in fields(cls)}
         for key in given:
             if key not in known:
                 raise InputError(f"unknown training setting {key!r}{suggestion(key, known)}")
         budget = cls(**{k: checked(v, known[k], f"training: {k}") for k, v in given.items()})
-        for key in known:
-            if not (getattr(budget, key) > 0 and math.isfinite(getattr(budget, key))):
-                raise InputError(f"training: {key} must be positive, not {getattr(budget, key)}")
+        for key, value in vars(budget).items():
+            if isinstance(value, (int, float)) and not (value > 0 and math.isfinite(value)):
+                raise InputError(f"training: {key} must be positive, not {value}")
+        if len(budget.betas) != 2 or not all(0 <= beta < 1 for beta in budget.betas):
+            raise InputError(
+                f"training: betas must be two numbers from 0 to below 1, not {list(budget.betas)}"
+            )
+        steps = (0, *budget.milestones)
+        if any(later <= earlier for earlier, later in zip(steps, steps[1:])):
+            raise InputError(
+                f"training: milestones must be rising epochs above 0, not {list(budget.milestones)}"
+            )
         return budget
+
+    @property
+    def stated(self) -> dict[str, Any]:
+        """The budget as a specification states it: what differs from Adam at a constant rate.
+
+        Epochs, batch size, learning rate and threads are always in it; what has no effect never is.
+        """
+        always, plain = ("epochs", "batch_size", "lr", "threads"), Budget()
+        idle = set() if self.milestones or self.plateau else {"gamma"}
+        idle |= set() if self.optimizer == "adam" else {"betas"}
+        return {
+            key: value
+            for key, value in vars(self).items()
+            if key in always or (value != getattr(plain, key) and key not in idle)
+        }
+
+    def make_optimizer(self) -> Callable[..., torch.optim.Optimizer]:
+        """What makes an optimiser of parameters and an ``lr``."""
+        if self.optimizer == "rmsprop":
+            return partial(torch.optim.RMSprop, eps=self.eps, centered=True)
+        first, second = self.betas
+        return partial(torch.optim.Adam, betas=(first, second), eps=self.eps, fused=True)
+
+    def schedulers(self, optimizers: list[torch.optim.Optimizer]) -> list[LRScheduler]:
+        """What changes the learning rates of ``optimizers``, stepped once an epoch."""
+        made: list[LRScheduler] = []
+        for optimizer in optimizers:
+            if self.milestones:
+                made.append(MultiStepLR(optimizer, list(self.milestones), self.gamma))
+            if self.plateau:
+                # Torch's patience is one epoch longer; better means lower here, by however little.
+                made.append(
+                    ReduceLROnPlateau(
+                        optimizer, factor=self.gamma, patience=self.plateau - 1, threshold=0
+                    )
+                )
+        return made
 
 
 @dataclass
@@ -137,12 +204,15 @@ class Loader:
 class Watch(Callback):
     """Averages the terms of every epoch, keeps the best weights, and reports progress.
 
+    At the end of an epoch it steps the budget's schedules, and stops the training whose patience is
+    at an end.
+
     Terms are summed on the device and read once an epoch. Validation draws from a stream of its
     own, the same every epoch, so that it neither shifts the training's nor favours an epoch.
     """
 
-    def __init__(self, model: Autoencoder, seed: int, on_epoch: OnEpoch) -> None:
-        self.model, self.seed, self.on_epoch = model, seed, on_epoch
+    def __init__(self, model: Autoencoder, budget: Budget, seed: int, on_epoch: OnEpoch) -> None:
+        self.model, self.budget, self.seed, self.on_epoch = model, budget, seed, on_epoch
         self.trained = Trained()
         self.best, self.best_state = math.inf, state_of(model)
         self.sums: dict[str, tuple[Tensor, int]] = {}
@@ -152,6 +222,9 @@ class Watch(Callback):
         for name, term in terms.items():
             total, count = self.sums.get(f"{prefix}/{name}", (0.0, 0))
             self.sums[f"{prefix}/{name}"] = (total + n * term.detach(), count + n)
+
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
+        self.schedulers = self.budget.schedulers(trainer.optimizers)
 
     def on_train_batch_end(
         self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -193,6 +266,13 @@ class Watch(Callback):
         if chosen < self.best:
             self.best, self.best_state = chosen, state_of(self.model)
             self.trained.best_epoch = epoch
+        for scheduler in self.schedulers:
+            if isinstance(scheduler, ReduceLROnPlateau):
+                scheduler.step(chosen)
+            else:
+                scheduler.step()
+        if self.budget.patience and epoch - self.trained.best_epoch >= self.budget.patience:
+            trainer.should_stop = True
         self.on_epoch(epoch, trainer.max_epochs or epoch)
 
 
@@ -216,7 +296,7 @@ def train(
     Args:
         model: untrained.
         dataset: read by its train and val splits alone.
-        budget: epochs, batch size, learning rate.
+        budget: epochs, batch size, optimiser and schedules.
         names: what every random stream of this training is derived from.
         device: where to train.
         on_epoch: told of progress.
@@ -237,9 +317,10 @@ def train(
         model.eval()
         return Trained(seconds=time.perf_counter() - start)
     loader = Loader(train_split, budget.batch_size, derive_seed(*names, "order"))
-    model.lr, model.steps = budget.lr, budget.epochs * len(loader)
+    model.lr, model.make_optimizer = budget.lr, budget.make_optimizer()
+    model.steps = budget.epochs * len(loader)
     model.initialise(Loader(train_split, budget.batch_size, derive_seed(*names, "initialise")))
-    watch = Watch(model, derive_seed(*names, "validation"), on_epoch)
+    watch = Watch(model, budget, derive_seed(*names, "validation"), on_epoch)
     with quiet():
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else "cpu",

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
@@ -96,6 +97,8 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         sigma: the standard deviation of the Gaussian observation model, in pixels of [0, 1].
 
     Attributes:
+        lr: the learning rate, which a training sets.
+        make_optimizer: what makes an optimiser of parameters and an ``lr``; a training sets it too.
         steps: how many training steps there are in all; 0 where it is not known.
         steps_done: how many of them are done.
         selection: the validation term whose minimum picks the checkpoint.
@@ -129,6 +132,9 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
             raise InputError(f"model {self.name!r} needs a dataset with labels")
         self.automatic_optimization = False
         self.data, self.latent_dim, self.lr = data, latent_dim, 1e-3
+        self.make_optimizer: Callable[..., torch.optim.Optimizer] = partial(
+            torch.optim.Adam, fused=True
+        )
         self.steps = self.steps_done = 0
         gaussian = Gaussian(sigma, backbone.squash)  # it refuses a sigma that the other ignores
         self.observation: Observation = Bernoulli() if likelihood == "bernoulli" else gaussian
@@ -280,10 +286,9 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         return batch  # the data live on the device already
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
-        """One Adam an objective, at ``lr`` times its ``lr_scale``."""
+        """One optimiser an objective, at ``lr`` times its ``lr_scale``."""
         return [
-            torch.optim.Adam(o.parameters, lr=self.lr * o.lr_scale, fused=True)
-            for o in self.objectives()
+            self.make_optimizer(o.parameters, lr=self.lr * o.lr_scale) for o in self.objectives()
         ]
 
 

@@ -493,3 +493,51 @@ def test_the_headline_shows_what_is_ranked_and_names_the_rest() -> None:
     assert "6.40" in whole.only("sse").to_text(80)
     assert [m.name for m in whole.only("classification").measures] == ["probe[shape]", "probe[x]"]
     assert board(*rows[1:2]).headline().measures == board(*rows[1:2]).measures
+
+
+def with_samplers() -> list[dict[str, object]]:
+    """Two models under two samplers, of which one is that of the paper."""
+    return [
+        row(value, "fid", model=model, family="generation", sampler=sampler, own=own, seed=seed)
+        for model, sampler, own, value in (
+            ("vae", "prior", True, 4.0),
+            ("vae", "gmm", False, 3.0),
+            ("ae", "gmm", True, 5.0),
+        )
+        for seed in range(2)
+    ]
+
+
+def test_the_papers_own_sampler_is_marked() -> None:
+    made = board(*with_samplers())
+    own = {(line.model, line.sampler): line.own for line in made.boards[0].lines}
+    assert own == {("vae", "prior"): True, ("vae", "gmm"): False, ("ae", "gmm"): True}
+    legend = "the sampler that the model's paper uses"
+    markdown, text, latex = made.to_markdown(), made.to_text(80), made.to_latex()
+    assert re.findall(r"\| (vae|ae) \| mlp \| ([^|]+?) \|", markdown) == [
+        ("vae", "gmm"),
+        ("vae", "prior †"),
+        ("ae", "gmm †"),
+    ]
+    assert f"- † {legend}" in markdown
+    assert re.search(r"vae +mlp +prior † ", text)
+    assert re.search(r"vae +mlp +gmm  ", text)
+    assert f"- † {legend}" in text
+    assert r"& prior $\dagger$ &" in latex
+    assert "& gmm &" in latex
+    assert rf"\item $\dagger$ {legend}" in latex
+    records = list(csv.DictReader(io.StringIO(made.to_csv())))
+    assert [(r["model"], r["sampler"], r["own"]) for r in records] == [
+        ("vae", "gmm", "False"),
+        ("vae", "prior", "True"),
+        ("ae", "gmm", "True"),
+    ]
+
+
+def test_rows_of_older_stores_mark_no_sampler() -> None:
+    rows = [{key: value for key, value in r.items() if key != "own"} for r in with_samplers()]
+    made = board(*rows)
+    assert not made.lines["own"].any()
+    for shown in (made.to_markdown(), made.to_text(80), made.to_latex()):
+        assert "†" not in shown
+        assert "dagger" not in shown

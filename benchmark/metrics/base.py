@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...datasets import Dataset, Split, SplitName, as_float
-from ...models import Autoencoder, Sampler
+from ...models import Autoencoder, Batch, Sampler
 from ...plugins import InputError, Plugin
 from ...seeds import derive_seed
 from ..extractors import Extractor
@@ -311,7 +311,11 @@ class Fitted:
             if sampler not in self._ready:
                 with self.random("sampler", sampler, "fit") as seed, torch.no_grad():
                     try:
-                        chosen.fit(self.model, self.codes("train"), seed)
+                        if chosen.reads_images:
+                            images = (Batch(x, y) for x, y in self.batches("train"))
+                            chosen.fit_images(self.model, images, seed)
+                        else:
+                            chosen.fit(self.model, self.codes("train"), seed)
                     except InputError as reason:  # it refuses such codes
                         raise NotApplicable(str(reason)) from None
                 self._ready.add(sampler)

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 SHOWN_COSTS = ("train_seconds", "parameters")
 ARROWS = {"higher": "↑", "lower": "↓", "": ""}
 NOTHING = "No results yet."
+OWN = "†"
+"""What marks the sampler that a model's paper uses."""
 LATEX_COLUMNS = 4
 """Metrics side by side in a LaTeX table: what a page of text is wide enough for."""
 MARKDOWN_COLUMNS = 8
@@ -133,7 +135,8 @@ def identity(board: "Board") -> tuple[list[str], list[list[str]]]:
     rows = []
     for line in board.lines:
         rank = "–" if math.isnan(line.rank) else f"{line.rank:.{places}f}"
-        cells = [rank, line.label, line.backbone, line.sampler or "–"]
+        sampler = f"{line.sampler} {OWN}" if line.own else line.sampler or "–"
+        cells = [rank, line.label, line.backbone, sampler]
         rows.append([*cells, str(line.seeds), str(line.failed)])
     return header, rows
 
@@ -159,6 +162,8 @@ def notes(board: "Board", bold: str) -> list[str]:
     elif counts:
         found.append(f"one seed: no interval; {bold}")
     found.append(ranking(board))
+    if any(line.own for line in board.lines):
+        found.append(f"{OWN} the sampler that the model's paper uses, or the nearest to it here")
     found += [*board.remarks, *absent(board)]
     ways: dict[str, list[str]] = defaultdict(list)
     for measure in shown:
@@ -282,6 +287,7 @@ LATEX = {
     "≥": r"$\geq$",
     "²": r"$^2$",
     "·": r"$\cdot$",
+    "†": r"$\dagger$",
     "β": r"$\beta$",
     "σ": r"$\sigma$",
     "–": "--",
