@@ -70,8 +70,17 @@ def training_key_of(spec: dict[str, Any]) -> str:
     ]
     if spec["backbone"]:
         roots.append(Backbone.choose(spec["backbone"]["name"]))
+    if name := seen_by(spec):
+        roots.append(Extractor.choose(name))
     computing = {library: versions()[library] for library in LIBRARIES}
     return digest(parts, dataset_of(spec).hash, code_digest(*roots, training), computing)
+
+
+def seen_by(spec: dict[str, Any]) -> str:
+    """The extractor by whose maps the model of a specification compares images, if it does."""
+    model = spec["model"]
+    perceives = Autoencoder.choose(model["name"]).perceives
+    return model["hyperparameters"]["extractor"] if perceives else ""
 
 
 def data_of(spec: dict[str, Any]) -> DataSpec:
@@ -103,6 +112,10 @@ def refuse_unbuildable(specs: list[dict[str, Any]]) -> None:
             continue
         tried.add(model)
         data_of(spec)  # read now: what is read within has no content
+        if name := seen_by(spec):
+            dataset = json.dumps(spec["dataset"], sort_keys=True)
+            if why := held_extractor(name, dataset, "cpu").why_no_maps():
+                raise InputError(f"model {spec['model']['name']!r}: extractor {name!r}: {why}")
         try:
             with torch.device("meta"), torch.random.fork_rng(devices=[]):
                 build(spec)
@@ -132,6 +145,9 @@ def scored(cell: Cell, store: Store, device: torch.device, on_progress: OnProgre
     trained = store.trained(training_key, model)
     if trained is None:
         model = build(spec)  # a checkpoint that cannot be read may have left its traces
+        if name := seen_by(spec):
+            held = json.dumps(spec["dataset"], sort_keys=True)
+            model.perceive(held_extractor(name, held, str(device)).maps)
         trained = training.train(
             model,
             dataset,

@@ -103,7 +103,9 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         steps_done: how many of them are done.
         selection: the validation term whose minimum picks the checkpoint.
         sampler: the name of the sampler that the variant's paper uses, or the nearest to it here.
-        conditional: whether the networks read the label.
+        given: what the decoder is given of an image beside its code: ``label``, which the encoder
+            then reads too, ``quadrants``, or nothing.
+        perceives: whether its loss compares feature maps, which :meth:`perceive` hands it.
         discrete: whether codes come from a finite set, so that no density can be fitted to them.
         uses_backbone: whether the backbone matters; where it does not, a grid trains one cell.
         reference: the paper, for the table of models.
@@ -111,7 +113,8 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
 
     selection: ClassVar[str] = "loss"
     sampler: ClassVar[str] = "gmm"
-    conditional: ClassVar[bool] = False
+    given: ClassVar[str] = ""
+    perceives: ClassVar[bool] = False
     discrete: ClassVar[bool] = False
     uses_backbone: ClassVar[bool] = True
     reference: ClassVar[str] = ""
@@ -128,7 +131,7 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         super().__init__()
         if latent_dim < 1:
             raise InputError(f"latent_dim must be 1 or more, not {latent_dim}")
-        if self.conditional and not data.classes:
+        if self.given == "label" and not data.classes:
             raise InputError(f"model {self.name!r} needs a dataset with labels")
         self.automatic_optimization = False
         self.data, self.latent_dim, self.lr = data, latent_dim, 1e-3
@@ -155,7 +158,7 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         raise NotImplementedError
 
     def initialise(self, batches: Iterable[Batch]) -> None:
-        """Start weights from training images, or pre-train them; called once, before the first step.
+        """Start weights from training images, or pre-train them, once before the first step.
 
         Args:
             batches: the training split; every pass over it is an epoch in another order.
@@ -167,6 +170,13 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         The label by default, which only a conditional variant reads.
         """
         return y
+
+    def perceive(self, maps: Callable[[Tensor], list[Tensor]]) -> None:
+        """Compare images by these feature maps from now on, where :attr:`perceives`.
+
+        Args:
+            maps: images (B, C, H, W) in [0, 1] to maps (B, C', H', W'), with gradients.
+        """
 
     def objectives(self) -> tuple[Objective, ...]:
         """Every loss with the networks it trains, in the order of the steps.
@@ -235,9 +245,13 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         """D, the number of values of an image."""
         return math.prod(self.data.shape)
 
+    def log_likelihood(self, raw: Tensor, x: Tensor) -> Tensor:
+        """log p(x|z) in nats of images (B, C, H, W) at raw outputs (…, B, C, H, W): (…, B)."""
+        return self.observation.log_prob(raw, x)
+
     def reconstruction_loss(self, raw: Tensor, x: Tensor) -> Tensor:
         """-log p(x|z) in nats an image, averaged over the batch: a scalar."""
-        return -self.observation.log_prob(raw, x).mean()
+        return -self.log_likelihood(raw, x).mean()
 
     @property
     def progress(self) -> float:

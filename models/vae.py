@@ -5,7 +5,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from ..plugins import InputError
 from .backbones import Backbone
@@ -110,8 +109,7 @@ class VAE(Autoencoder):
         if given is not None:
             given = given.expand(samples, *given.shape).flatten(0, 1)
         raw = self.raw(z.flatten(0, 1), given).unflatten(0, (samples, len(x)))
-        log_likelihood = self.observation.log_prob(raw, x)
-        return log_likelihood + self.log_prior(z) - posterior.log_prob(z)
+        return self.log_likelihood(raw, x) + self.log_prior(z) - posterior.log_prob(z)
 
 
 class BetaVAE(VAE):
@@ -142,36 +140,3 @@ class BetaVAE(VAE):
     def losses(self, batch: Batch) -> Terms:
         terms = super().losses(batch)
         return terms | {"loss": terms["reconstruction"] + self.beta * terms["kl"]}
-
-
-class CVAE(VAE):
-    r"""Conditional VAE: encoder and decoder read the label, and the prior is N(0, I).
-
-    .. math:: -\mathbb E_{q(z|x,y)} \log p(x|z,y) + \mathrm{KL}(q(z|x,y)\,\Vert\,\mathcal N(0, I))
-
-    The label enters the encoder as one more image channel, a learned linear map of its one-hot
-    form, so that every backbone serves; and the decoder as its one-hot form beside z. Likelihoods
-    are of x given y. Sohn, Lee and Yan 2015, NeurIPS; theirs learns p(z|x) for structured output.
-    """
-
-    name = "cvae"
-    conditional = True
-    reference = "Sohn, Lee and Yan 2015, NeurIPS"
-
-    def build(self, backbone: Backbone) -> None:
-        channels, height, width = self.data.shape
-        self.plane = nn.Linear(self.data.classes, height * width)
-        self.encoder = backbone.encoder((channels + 1, height, width), 2 * self.latent_dim)
-        self.decoder = backbone.decoder(self.latent_dim + self.data.classes, self.data.shape)
-
-    def one_hot(self, y: Tensor | None) -> Tensor:
-        if y is None:
-            raise InputError(f"model {self.name!r} needs labels")
-        return F.one_hot(y, self.data.classes).float()
-
-    def posterior(self, x: Tensor, y: Tensor | None = None) -> DiagonalNormal:
-        plane = self.plane(self.one_hot(y)).unflatten(1, (1, *x.shape[2:]))
-        return super().posterior(torch.cat([x, plane], dim=1))
-
-    def raw(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.decoder(torch.cat([z, self.one_hot(y)], dim=1))

@@ -116,7 +116,7 @@ def test_what_it_needs() -> None:
     assert OutlierTrap().lacks(knowing(Knows, None, [0])) == ""
 
     class Told(Knows):
-        conditional = True
+        given = "label"
 
     for metric in (HeldOutClass(), OutlierTrap()):
         assert metric.lacks(knowing(Told, 1, [0])) == "a label is needed to score an image"

@@ -176,7 +176,7 @@ def test_pairs_of_a_conditional_model_share_the_label_it_decodes() -> None:
     seen = []
 
     class Told(Echo):
-        conditional = True
+        given = "label"
 
         def raw(self, z: Tensor, y: Tensor | None = None) -> Tensor:
             assert y is not None

@@ -183,7 +183,7 @@ def test_a_metric_changes_nothing(name: str) -> None:
 
 
 class Told(Echo):
-    conditional = True
+    given = "label"
 
 
 class OfNaN(Echo):

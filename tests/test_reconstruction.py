@@ -14,17 +14,13 @@ from aebench.benchmark.metrics.reconstruction import (
     MSE,
     PSNR,
     PSNR_CAP,
-    SCALE_WEIGHTS,
     SSE,
     SSIM,
     MultiScaleSSIM,
     ReconstructionFID,
-    ms_ssim,
     psnr,
-    scale_weights,
-    ssim,
-    ssim_window,
 )
+from aebench.models.similarity import SCALE_WEIGHTS, ms_ssim, scale_weights, ssim, ssim_window
 from standins import Echo, fitted_echo, noise_images
 from torch import Tensor, nn
 from torch.nn import functional as F

@@ -105,7 +105,7 @@ def test_every_image_counts_alike_and_no_more_than_asked() -> None:
 
 def test_labels_reach_the_model_in_the_order_of_the_images() -> None:
     class Told(Echo):
-        conditional = True
+        given = "label"
 
         def raw(self, z: Tensor, y: Tensor | None = None) -> Tensor:
             assert y is not None

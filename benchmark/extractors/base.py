@@ -46,6 +46,11 @@ class Extractor(Plugin, kind="extractor"):
         offered = type(self).logits is not Extractor.logits
         return self.why_not() or ("" if offered else f"{self.name} does not classify images")
 
+    def why_no_maps(self) -> str:
+        """Why there are no :meth:`maps`, found cheaply; empty where there are."""
+        offered = type(self).maps is not Extractor.maps
+        return self.why_not() or ("" if offered else f"{self.name} gives no feature maps")
+
     def features(self, images: Tensor) -> Tensor:
         """Features (n, k) of images (n, C, H, W) on :attr:`device`: uint8, or float32 in [0, 1].
 
@@ -56,6 +61,10 @@ class Extractor(Plugin, kind="extractor"):
 
     def logits(self, images: Tensor) -> Tensor:
         """Logits (n, classes) of such images as :meth:`features` takes, if it classifies."""
+        raise NotImplementedError
+
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Maps (n, C', H', W') of some layers, of such images; with gradients by the images."""
         raise NotImplementedError
 
     def cached(self, purpose: str, compute: Callable[[], Tensor]) -> Tensor:

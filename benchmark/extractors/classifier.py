@@ -56,6 +56,15 @@ class Net(nn.Module):
         """Features (n, 64), 0 or more, of images (n, C, H, W): uint8, or floats in [0, 1]."""
         return self.body(unit(images)) / self.scale
 
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """The maps (n, C, H, W) after every convolution, 0 or more, of images (n, C, H, W)."""
+        x, found = unit(images), []
+        for layer in self.body:
+            x = layer(x)
+            if x.ndim == 4 and isinstance(layer, nn.ReLU):
+                found.append(x)
+        return found or [unit(images)]
+
     def forward(self, images: Tensor) -> list[Tensor]:
         """The logits (n, size) of each target."""
         hidden = self.body(unit(images))
@@ -117,12 +126,15 @@ class Classifier(Extractor):
             raise InputError(why)
         return self._net(images)[0]
 
+    def maps(self, images: Tensor) -> list[Tensor]:
+        return self._net.maps(images)
+
     @cached_property
     def _net(self) -> Net:
         with torch.random.fork_rng(devices=[]):
             net = Net(self.dataset.shape, self.sizes)
         net.load_state_dict({k: v for k, v in self._held.items() if k != "accuracy"})
-        return net.to(self.device).eval()
+        return net.to(self.device).requires_grad_(False).eval()
 
     @cached_property
     def _held(self) -> dict[str, Tensor]:

@@ -1,7 +1,5 @@
 """Inception-2015 as NVIDIA scripted it: the features of the published FID."""
 
-import hashlib
-import os
 import warnings
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ...plugins import InputError
-from ..cache import cache_folder
+from ..weights import weights_file
 from .base import Extractor
 
 FILE = "inception-2015-12-05.pt"
@@ -76,35 +74,5 @@ class Inception(Extractor):
 
 
 def inception_file() -> Path:
-    """The path of the network's file, checked against its hash.
-
-    Raises:
-        InputError: it is not the right file, or cannot be had.
-    """
-    if named := os.environ.get("AEBENCH_INCEPTION"):
-        path = Path(named).expanduser()
-        if not path.is_file():
-            raise InputError(f"$AEBENCH_INCEPTION: no such file: {path}")
-        if not genuine(path):
-            raise InputError(f"$AEBENCH_INCEPTION: {path} is not {FILE}: its SHA-256 differs")
-        return path
-    path = cache_folder() / FILE
-    if not (path.is_file() and genuine(path)):
-        try:
-            import pooch
-
-            pooch.get_logger().setLevel("WARNING")
-            pooch.retrieve(URL, f"sha256:{SHA256}", FILE, cache_folder())
-        except Exception as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise InputError(
-                f"cannot download {URL} ({reason}): put the file at {path}, "
-                "or its path in $AEBENCH_INCEPTION"
-            ) from error
-    return path
-
-
-def genuine(path: Path) -> bool:
-    """Whether the file at ``path`` has the right hash."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() == SHA256
+    """The path of the network's file, see :func:`weights_file`."""
+    return weights_file(FILE, URL, SHA256, "AEBENCH_INCEPTION")

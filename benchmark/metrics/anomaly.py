@@ -69,7 +69,7 @@ class Outliers(Metric):
         self.samples, self.images = samples, images
 
     def lacks(self, fitted: Fitted) -> str:
-        told = "a label is needed to score an image" if fitted.model.conditional else ""
+        told = "a label is needed to score an image" if fitted.model.given == "label" else ""
         return super().lacks(fitted) or told
 
     def scored(self, fitted: Fitted, odd: Split) -> dict[str, Scores | NotApplicable]:

@@ -114,7 +114,7 @@ class Metric(Plugin, kind="metric"):
             return "the dataset has no labels"
         if self.needs_factors and not dataset.factor_sizes:
             return "the dataset has no ground-truth factors"
-        if self.reads_codes and model.conditional:
+        if self.reads_codes and model.given == "label":
             return "the encoder reads the label"
         missing = [method for method in self.needs if not model.offers(method)]
         return f"the model has no {missing[0]}" if missing else ""
@@ -276,29 +276,37 @@ class Fitted:
         return finite(torch.cat(parts), "codes")
 
     @torch.no_grad()
-    def mean_images(self, codes: Tensor, labels: Tensor | None = None) -> Iterator[Tensor]:
+    def mean_images(self, codes: Tensor, given: Tensor | None = None) -> Iterator[Tensor]:
         """The images of codes (n, …) in batches: float32 (b, C, H, W) in [0, 1], on the device.
 
         Args:
             codes: the codes.
-            labels: their labels, for a conditional model.
+            given: what the model's decoder reads beside them (n, …), such as their labels.
 
         Raises:
             NotApplicable: a pixel is not finite.
         """
         for start in range(0, len(codes), self.batch_size):
             some = slice(start, start + self.batch_size)
-            y = None if labels is None else labels[some].to(self.device)
+            y = None if given is None else given[some].to(self.device)
             yield finite(self.model.decode(codes[some].to(self.device), y), "decoded images")
 
-    def decode(self, codes: Tensor, labels: Tensor | None = None) -> Tensor:
+    def decode(self, codes: Tensor, given: Tensor | None = None) -> Tensor:
         """What :meth:`mean_images` gives as uint8 (n, C, H, W), on the CPU."""
-        return torch.cat([as_uint8(some).cpu() for some in self.mean_images(codes, labels)])
+        return torch.cat([as_uint8(some).cpu() for some in self.mean_images(codes, given)])
+
+    def conditions(self, name: SplitName, index: Tensor) -> Tensor | None:
+        """What the model's decoder is given beside the codes of a split's images at ``index``."""
+        if not self.model.given:
+            return None
+        chosen = self.split(name).take(index.to(self.device))
+        found = [self.model.condition(as_float(x), y) for x, y in chosen.batches(self.batch_size)]
+        return torch.cat([some for some in found if some is not None])
 
     def samples(self, sampler: str, n: int) -> Tensor:
         """``n`` images drawn by a sampler, uint8 (n, C, H, W), on the CPU.
 
-        A conditional model's labels are drawn from the training split's.
+        What its decoder is given beside the codes is that of training images drawn at random.
 
         Raises:
             NotApplicable: the sampler cannot serve this model.
@@ -321,11 +329,8 @@ class Fitted:
                 self._ready.add(sampler)
             with self.random("sampler", sampler, "sample"), torch.no_grad():
                 codes = chosen.sample(self.model, n)
-                labels = None
-                if self.model.conditional:
-                    held = self.labels("train")
-                    labels = held[torch.randint(len(held), (n,))]
-                return self.decode(codes, labels)
+                of = torch.randint(len(self.split("train")), (n,))
+                return self.decode(codes, self.conditions("train", of))
 
         return self.once(("samples", sampler, n), compute)
 

@@ -111,7 +111,7 @@ class Rate(Metric):
         return torch.cat(found).flatten(1)
 
     def qualifier(self, fitted: Fitted) -> str:
-        return "label" if fitted.model.conditional else ""
+        return fitted.model.given
 
     def estimator(self, fitted: Fitted) -> str:
         n = len(fitted.dataset.split("test"))

@@ -185,6 +185,12 @@ def draw_pairs(n: int, pairs: int, labels: Tensor | None = None) -> Tensor:
     return torch.stack([first, second], 1)
 
 
+def unshared(fitted: Fitted) -> str:
+    """Why no two images can be decoded alike but for their codes; empty where they can."""
+    given = fitted.model.given
+    return "" if given in ("", "label") else f"the decoder reads {given} of the image"
+
+
 Ends = tuple[Tensor, Tensor, Tensor | None]
 """The codes at both ends of paths, each (n, …), and the labels (n,) or None."""
 
@@ -192,19 +198,23 @@ Ends = tuple[Tensor, Tensor, Tensor | None]
 class BetweenPairs(Metric):
     """A metric of decoded points between the codes of pairs of test images.
 
-    A model with discrete codes decodes such a point as the nearest code. A conditional model's
-    pairs share their label; they are nearer than others, and stand in a column of their own.
+    A model with discrete codes decodes such a point as the nearest code. The pairs of a model whose
+    decoder is given the label share it; they are nearer than others, and stand in a column of their
+    own. Where the decoder is given more of an image, no two images share it.
     """
 
     family = "interpolation"
 
+    def lacks(self, fitted: Fitted) -> str:
+        return super().lacks(fitted) or unshared(fitted)
+
     def qualifier(self, fitted: Fitted) -> str:
-        held = [super().qualifier(fitted), "label" if fitted.model.conditional else ""]
+        held = [super().qualifier(fitted), fitted.model.given]
         return "|".join(word for word in held if word)
 
     def ends(self, fitted: Fitted, pairs: int) -> Ends:
         """The codes of both ends of random pairs, (pairs, …), and their labels or None."""
-        labels = fitted.labels("test") if fitted.model.conditional else None
+        labels = fitted.labels("test") if fitted.model.given else None
         codes = fitted.codes("test")
         with fitted.random(self.name, "pairs"):
             first, second = draw_pairs(len(codes), pairs, labels).unbind(1)
@@ -244,7 +254,7 @@ class BetweenPairs(Metric):
 
     def words(self, fitted: Fitted) -> str:
         """Which pairs, in words."""
-        within = " of one label" if fitted.model.conditional else ""
+        within = " of one label" if fitted.model.given else ""
         return f"random pairs{within} of the test split, between deterministic codes"
 
 

@@ -185,7 +185,7 @@ class Likelihood(Metric):
 
     def qualifier(self, fitted: Fitted) -> str:
         label = fitted.model.observation.label
-        return f"{label}|label" if fitted.model.conditional else label
+        return f"{label}|{fitted.model.given}" if fitted.model.given else label
 
     def estimator(self, fitted: Fitted) -> str:
         n = len(first(fitted, self.images))
@@ -268,6 +268,8 @@ class BitsPerDim(Likelihood):
         if why := super().lacks(fitted):
             return why
         observation = fitted.model.observation
+        if fitted.model.given == "quadrants":
+            return "the likelihood is of a part of the image"
         if isinstance(observation, Gaussian):
             return ""
         if not isinstance(observation, Bernoulli):
@@ -311,7 +313,7 @@ class OfPosterior(Metric):
     needs: ClassVar[tuple[str, ...]] = ("posterior",)
 
     def qualifier(self, fitted: Fitted) -> str:
-        return "label" if fitted.model.conditional else ""
+        return fitted.model.given
 
 
 class ActiveUnits(OfPosterior):

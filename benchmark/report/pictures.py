@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..metrics import Fitted, NotApplicable, as_uint8
-from ..metrics.interpolation import draw_pairs
+from ..metrics.interpolation import draw_pairs, unshared
 
 TILE = 32
 """Pixels that the longer side of an image has at least, once enlarged."""
@@ -58,13 +58,15 @@ def samples(fitted: Fitted, sampler: str, n: int = 64) -> np.ndarray:
 def interpolations(fitted: Fitted, pairs: int = 6, points: int = 10) -> np.ndarray:
     """A row a pair of test images: what lies on the line between their codes, ends included.
 
-    Both images of a pair have the same label where the model is conditional. uint8 (H, W, 3).
+    Both images of a pair have the same label where the decoder reads it. uint8 (H, W, 3).
 
     Raises:
-        NotApplicable: the test split has no pair.
+        NotApplicable: the test split has no pair, or the decoder reads more than the label.
     """
+    if why := unshared(fitted):
+        raise NotApplicable(why)
     codes = fitted.codes("test").cpu()
-    labels = fitted.labels("test") if fitted.model.conditional else None
+    labels = fitted.labels("test") if fitted.model.given else None
     with fitted.random("pictures", "interpolations"):
         first, second = draw_pairs(len(codes), pairs, labels).unbind(1)
     steps = torch.linspace(0, 1, points)
@@ -91,10 +93,8 @@ def traversals(fitted: Fitted, dims: int = 10, steps: int = 8) -> np.ndarray:
     path = codes[0].repeat(len(chosen), steps, 1)
     for row, dim in enumerate(chosen):
         path[row, :, dim] = torch.linspace(float(low[row]), float(high[row]), steps)
-    labels = None
-    if fitted.model.conditional:
-        labels = fitted.labels("test", 1).repeat(len(chosen) * steps)
-    return tiled(fitted.decode(path.flatten(0, 1), labels), steps)
+    given = fitted.conditions("test", torch.zeros(len(chosen) * steps, dtype=torch.int64))
+    return tiled(fitted.decode(path.flatten(0, 1), given), steps)
 
 
 def tiled(images: Tensor, columns: int) -> np.ndarray:
