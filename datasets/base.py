@@ -5,7 +5,7 @@ import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -77,7 +77,8 @@ class Split:
         """The split with every tensor that it holds changed."""
         names = ("pixels", "labels", "factors", "grey")
         held = {name: getattr(self, name) for name in names}
-        return replace(self, **{k: change(v) for k, v in held.items() if v is not None})
+        changed: dict[str, Any] = {k: change(v) for k, v in held.items() if v is not None}
+        return replace(self, **changed)
 
 
 def as_float(images: Tensor) -> Tensor:

@@ -104,7 +104,8 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         selection: the validation term whose minimum picks the checkpoint.
         sampler: the name of the sampler that the variant's paper uses, or the nearest to it here.
         given: what the decoder is given of an image beside its code: ``label``, which the encoder
-            then reads too, ``quadrants``, or nothing.
+            then reads too; pixels, which decoded images then show, such as ``2 quadrants``; or
+            nothing.
         perceives: whether its loss compares feature maps, which :meth:`perceive` hands it.
         discrete: whether codes come from a finite set, so that no density can be fitted to them.
         uses_backbone: whether the backbone matters; where it does not, a grid trains one cell.
@@ -113,7 +114,7 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
 
     selection: ClassVar[str] = "loss"
     sampler: ClassVar[str] = "gmm"
-    given: ClassVar[str] = ""
+    given: str = ""
     perceives: ClassVar[bool] = False
     discrete: ClassVar[bool] = False
     uses_backbone: ClassVar[bool] = True

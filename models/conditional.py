@@ -66,14 +66,14 @@ class StructuredCVAE(VAE):
     deterministic network in place of features.
 
     Args:
-        observed: how many quadrants are seen: the lower left; the left half; all but the upper
-            right.
+        observed: how many quadrants are seen: the lower left; the left half; all but the lower
+            right, in the order of Pyro's example.
         alpha: α, the share of the conditional VAE's objective in the hybrid one.
         context: the number of features of what is seen.
     """
 
     name = "structured_cvae"
-    given = "quadrants"
+    given = "quadrants"  # how many, an instance knows
     reference = "Sohn, Lee and Yan 2015, NeurIPS"
     seen: Tensor
 
@@ -93,6 +93,7 @@ class StructuredCVAE(VAE):
             raise InputError(f"model 'structured_cvae': context must be 1 or more, not {context}")
         self.alpha, self.context = alpha, context
         super().__init__(data, backbone, **kwargs)
+        self.given = "1 quadrant" if observed == 1 else f"{observed} quadrants"
         self.register_buffer("seen", quadrants(data.shape, observed), persistent=False)
 
     def build(self, backbone: Backbone) -> None:
@@ -157,5 +158,5 @@ def quadrants(shape: Shape, observed: int) -> Tensor:
     if observed > 1:
         seen[:, :, : width // 2] = True
     if observed > 2:
-        seen[:, height // 2 :] = True
+        seen[:, : height // 2] = True
     return seen

@@ -70,3 +70,26 @@ class Gaussian(Observation):
         squares = (self.squash(raw) - x).square().flatten(-3)
         constant = 0.5 * squares.shape[-1] * math.log(2 * math.pi * self.sigma**2)
         return -squares.sum(-1) / (2 * self.sigma**2) - constant
+
+
+class LearnedGaussian(Gaussian):
+    r"""Independent Gaussian pixels, N(squash(raw), σ²), of a σ that the model fits to its data.
+
+    .. math:: \log p(x|z) = -\frac{\lVert x - \mu\rVert^2}{2\sigma^2} - \frac{D}{2}\log 2\pi\sigma^2
+
+    Args:
+        deviation: what returns the model's σ, a scalar tensor.
+        squash: the mean pixels of a decoder's raw output.
+    """
+
+    label = "gaussian(sigma=learned)"
+
+    def __init__(self, deviation: Callable[[], Tensor], squash: Squash = torch.sigmoid) -> None:
+        self.deviation, self.squash = deviation, squash
+
+    def log_prob(self, raw: Tensor, x: Tensor, sigma: Tensor | None = None) -> Tensor:
+        """log p(x|z) in nats an image, at another ``sigma`` than the model's where one is given."""
+        sigma = self.deviation() if sigma is None else sigma
+        squares = (self.squash(raw) - x).square().flatten(-3)
+        constant = 0.5 * squares.shape[-1] * (2 * math.pi * sigma.square()).log()
+        return -squares.sum(-1) / (2 * sigma.square()) - constant

@@ -90,9 +90,9 @@ class DFCVAE(PerceptualVAE):
     The maps are those of an extractor, which the benchmark hands to :meth:`perceive` before the
     training and which stays as it is; nothing else needs it. The paper adds up
     ‖Φ_l(x) - Φ_l(g(z))‖²/2n_l, n_l the size of map l, with the weight 0.5, on VGG-19's first three
-    stages (its "123"; ``vgg19`` has them). Here each map is measured by its own mean square over
-    training images instead, and the whole by the D pixels, as half a squared error is: λ then means
-    the same for every extractor and image size.
+    stages or its last (its "123" and "345", here ``vgg19`` and ``vgg19_345``). Here each map is
+    measured by its own mean square over training images instead, and the whole by the D pixels, as
+    half a squared error is: λ then means the same for every extractor and image size.
 
     Hou et al. 2017, arXiv:1610.00291.
 
@@ -120,7 +120,7 @@ class DFCVAE(PerceptualVAE):
         self.sizes: list[Tensor] = []
 
     def perceive(self, maps: Callable[[Tensor], list[Tensor]]) -> None:
-        self.maps = maps
+        self.maps, self.sizes = maps, []
 
     def seen(self, x: Tensor) -> list[Tensor]:
         """Φ of images (B, C, H, W): each (B, n).
@@ -146,9 +146,10 @@ class DFCVAE(PerceptualVAE):
     def distance(self, image: Tensor, x: Tensor) -> Tensor:
         with torch.no_grad():
             wanted = self.seen(x)
-        sizes = self.sizes or [found.new_ones(()) for found in wanted]
+        if not self.sizes:
+            raise InputError(f"model {self.name!r} has not measured its maps: call initialise")
         relative = [
             (a - b).square().sum(1).mean() / size
-            for a, b, size in zip(self.seen(image), wanted, sizes)
+            for a, b, size in zip(self.seen(image), wanted, self.sizes, strict=True)
         ]
         return 0.5 * self.pixels * torch.stack(relative).sum()

@@ -9,6 +9,16 @@ from torch.nn import functional as F
 
 SMALL: dict[str, dict[str, Any]] = {
     "aae": {"discriminator": [64]},
+    "admixture": {"tolerance": 1e-2},
+    "ciwae": {"samples": 6},
+    "hierarchical_vampprior_vae": {"components": 20, "hidden": 32},
+    "iwae": {"samples": 5},
+    "miwae": {"samples": 3, "estimates": 2},
+    "mog_vae": {"components": 20},
+    "piwae": {"samples": 3, "estimates": 2},
+    "rbm_ae": {"hidden": [64, 32], "pretraining": 2},
+    "stacked_dae": {"hidden": [64, 32], "pretraining": 2},
+    "vampprior_vae": {"components": 20},
 }
 """Hyper-parameters that make a model quick to test; a model that is not here has its own."""
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from aebench.benchmark.metrics import Fitted, NotApplicable
+from aebench.benchmark.metrics import Fitted, Metric, NotApplicable
 from aebench.benchmark.metrics.interpolation import Smoothness
 from aebench.benchmark.metrics.likelihood import NLL, BitsPerDim
 from aebench.benchmark.report.pictures import interpolations, traversals
@@ -27,7 +27,7 @@ def test_cvae_reads_the_label_at_both_ends() -> None:
 def test_quadrants_that_are_seen_grow() -> None:
     assert quadrants((1, 4, 4), 1)[0].int().tolist() == [[0] * 4] * 2 + [[1, 1, 0, 0]] * 2
     assert quadrants((1, 4, 4), 2)[0].int().tolist() == [[1, 1, 0, 0]] * 4
-    assert quadrants((1, 4, 4), 3)[0].int().tolist() == [[1, 1, 0, 0]] * 2 + [[1] * 4] * 2
+    assert quadrants((1, 4, 4), 3)[0].int().tolist() == [[1] * 4] * 2 + [[1, 1, 0, 0]] * 2
     assert quadrants((3, 5, 7), 1).sum() == 3 * 3 * 3
 
 
@@ -122,9 +122,9 @@ def test_metrics_of_a_model_that_is_given_quadrants() -> None:
     dataset = Held(images, torch.arange(60) % 10)
     model = make("structured_cvae", observed=3)
     fitted = Fitted(model, dataset, Pixels(dataset), samplers={"prior": Prior()})
-    assert NLL().qualifier(fitted) == "bernoulli|quadrants"
+    assert NLL().qualifier(fitted) == "bernoulli|3 quadrants"
     assert "a part of the image" in BitsPerDim().lacks(fitted)
-    assert Smoothness().lacks(fitted) == "the decoder reads quadrants of the image"
+    assert Smoothness().lacks(fitted) == "the decoder reads 3 quadrants of the image"
     with pytest.raises(NotApplicable):
         interpolations(fitted)
     assert traversals(fitted).ndim == 3
@@ -134,3 +134,24 @@ def test_metrics_of_a_model_that_is_given_quadrants() -> None:
     held = images[:, 0, seen]
     assert all((held == some).all(1).any() for some in drawn)
     assert len({bytes(some.numpy()) for some in drawn}) > 10
+
+
+@pytest.mark.parametrize(
+    ("observed", "shown"), [(1, "1 quadrant"), (2, "2 quadrants"), (3, "3 quadrants")]
+)
+def test_scores_of_images_that_show_pixels_stand_in_columns_of_their_own(
+    observed: int, shown: str
+) -> None:
+    dataset = Held(noise_images(60, 1, 8, 8), torch.arange(60) % 10, held_out=1)
+    told = [make("structured_cvae", observed=observed), make("cvae"), make("vae")]
+    fits = [Fitted(model, dataset, Pixels(dataset), samplers={"prior": Prior()}) for model in told]
+    for name in ("mse", "psnr", "ssim", "lpips", "denoising", "inpainting", "outlier_trap"):
+        qualifiers = [Metric.choose(name)().qualifier(fitted) for fitted in fits]
+        assert qualifiers == [shown, "", ""], name
+    for name in ("fid", "kid", "reconstruction_fid"):
+        qualifiers = [Metric.choose(name)().qualifier(fitted) for fitted in fits]
+        assert qualifiers == [f"pixels|{shown}", "pixels", "pixels"], name
+    # Its codes are of the image alone, and are compared with all others.
+    knn = Metric.choose("knn")()
+    assert knn.lacks(fits[0]) == knn.qualifier(fits[0]) == ""
+    assert "reads the label" in knn.lacks(fits[1])

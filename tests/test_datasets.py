@@ -96,7 +96,7 @@ def place(folder: Path, contents: dict[str, bytes], *, packed: bool = True) -> N
             (folder / name).write_bytes(content)
 
 
-@pytest.fixture(params=["digits", "lines", "sprites", "npz", "folder", "mnist"])
+@pytest.fixture(params=["digits", "genotypes", "lines", "sprites", "npz", "folder", "mnist"])
 def make(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Dataset]:
     """What makes a dataset, given its limits."""
     parameters: dict[str, Any] = {}

@@ -22,8 +22,9 @@ from aebench.benchmark.metrics.likelihood import (
 )
 from aebench.models import VAE
 from aebench.models.backbones import Backbone
+from aebench.models.conditional import CVAE
 from aebench.models.observation import Bernoulli, Gaussian, Observation
-from aebench.models.vae import CVAE, DiagonalNormal, standard_normal_log_prob
+from aebench.models.vae import DiagonalNormal, standard_normal_log_prob
 from aebench.plugins import InputError
 from standins import Echo, Held, Pixels, fitted_echo, noise_images, spec
 from torch import Tensor, nn

@@ -91,6 +91,13 @@ def test_dfc_vae_needs_maps_to_train_and_nothing_else() -> None:
     assert model.reconstruct(data.x).shape == data.x.shape
     with pytest.raises(InputError, match="call perceive"):
         model.losses(data)
+    model.perceive(maps)
+    with pytest.raises(InputError, match="call initialise"):
+        model.losses(data)
+    assert ready(model, data).losses(data)["distance"] > 0
+    model.perceive(maps)  # of which nothing is known
+    with pytest.raises(InputError, match="call initialise"):
+        model.losses(data)
 
 
 def test_the_network_that_is_asked_stays_as_it_is() -> None:
@@ -159,13 +166,16 @@ def test_extractors_that_cannot_serve_are_refused_at_once(
 
 @pytest.fixture
 def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Sequential:
-    """VGG-19 up to relu3_1 with random weights, whose file is found in place of torchvision's."""
+    """VGG-19 up to relu5_1 with random weights, whose file is found in place of torchvision's."""
     torch.manual_seed(0)
     layers: list[nn.Module] = []
-    for sizes in ((3, 64), (64, 64), None, (64, 128), (128, 128), None, (128, 256)):
-        layers += (
-            [nn.MaxPool2d(2)] if sizes is None else [nn.Conv2d(*sizes, 3, padding=1), nn.ReLU()]
-        )
+    channels = 3
+    for width in (64, 64, 0, 128, 128, 0, *[256] * 4, 0, *[512] * 4, 0, 512):
+        if width:
+            layers += [nn.Conv2d(channels, width, 3, padding=1), nn.ReLU()]
+            channels = width
+        else:
+            layers.append(nn.MaxPool2d(2))
     network = nn.Sequential(*layers)
     path = tmp_path / "stub.pth"
     torch.save({f"features.{k}": v for k, v in network.state_dict().items()}, path)
@@ -174,17 +184,20 @@ def weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> nn.Sequential:
     return network
 
 
+@pytest.mark.parametrize(("name", "at"), [("vgg19", (1, 6, 11)), ("vgg19_345", (11, 20, 29))])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_vgg19_is_torchvisions_network(channels: int, weights: nn.Sequential) -> None:
+def test_vgg19_is_torchvisions_network(
+    channels: int, name: str, at: tuple[int, ...], weights: nn.Sequential
+) -> None:
     dataset = Held(noise_images(6, channels, 16, 20))
-    extractor = Extractor.choose("vgg19")(dataset)
+    extractor = Extractor.choose(name)(dataset)
     x = torch.rand(2, channels, 16, 20, requires_grad=True)
     mean, deviation = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])
     y = (x.expand(-1, 3, -1, -1) - mean.view(3, 1, 1)) / deviation.view(3, 1, 1)
     expected: list[Tensor] = []
     for index, layer in enumerate(weights):
         y = layer(y)
-        if index in (1, 6, 11):
+        if index in at:
             expected.append(y)
     found = extractor.maps(x)
     assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
@@ -201,6 +214,13 @@ def test_vgg19_refuses_what_it_cannot_read(
 ) -> None:
     extractor = Extractor.choose("vgg19")(Held(noise_images(6, 2, 8, 8)))
     assert "not 2 channels" in extractor.why_no_maps()
+    for name, least in (("vgg19", 4), ("vgg19_345", 16)):
+        for side in (least - 1, least):
+            extractor = Extractor.choose(name)(Held(noise_images(6, 1, side, 20)))
+            if side < least:
+                assert extractor.why_no_maps().endswith(f"{least} pixels or more, not {side}")
+            else:
+                assert extractor.maps(torch.rand(1, 1, side, 20))[-1].shape[2:] == (1, 20 // least)
     monkeypatch.setattr(vgg19, "SHA256", "dcbb9e9d")
     extractor = Extractor.choose("vgg19")(Held(noise_images(6, 1, 8, 8)))
     with pytest.raises(InputError, match=r"stub\.pth is not vgg19-dcbb9e9d\.pth"):

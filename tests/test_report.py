@@ -76,11 +76,13 @@ def test_the_same_seed_draws_the_same_pictures_and_leaves_the_random_state() -> 
 def test_originals_stand_above_their_reconstructions() -> None:
     fitted = fit()
     picture = pictures(fitted)["reconstructions"]
-    image = fitted.dataset.split("test").images(slice(3, 4))[0, 0].numpy()
-    copy = fitted.reconstructions("test")[3, 0].mul(255).round().numpy()
+    original = fitted.split("test").images(slice(3, 4))
+    with torch.no_grad():
+        rebuilt = fitted.model.reconstruct(original / 255)
+    image, copy = original[0, 0].numpy(), rebuilt[0, 0].mul(255).round().numpy()
     left = 3 * 34
     assert np.array_equal(picture[:32:4, left : left + 32 : 4, 0], image)
-    assert np.array_equal(picture[34::4, left : left + 32 : 4, 0], copy)
+    assert np.abs(picture[34::4, left : left + 32 : 4, 0] - copy).max() <= 1  # of other batches
 
 
 def test_interpolations_end_at_reconstructions() -> None:

@@ -1,6 +1,7 @@
 """VGG-19 as torchvision has it: the features of perceptual losses."""
 
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +18,6 @@ MEAN, DEVIATION = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Of ImageNet's colours in [0, 1]."""
 STAGES = ((64, 2), (128, 2), (256, 4), (512, 4), (512, 4))
 """Channels and number of the 3 × 3 convolutions between poolings."""
-MAPS = (0, 2, 4)
-"""After which convolution Φ is taken: relu1_1, relu2_1 and relu3_1."""
 
 
 class Vgg19(Extractor):
@@ -28,18 +27,28 @@ class Vgg19(Extractor):
     channels, and ImageNet's mean and deviation are taken out. The 256 features are the last map's
     means over positions. The file of torchvision's weights is looked for at ``$AEBENCH_VGG19``,
     then in the cache folder, then downloaded there. Simonyan and Zisserman 2015, arXiv:1409.1556.
+
+    Attributes:
+        at: the convolutions after which a map is taken, of all sixteen from 0.
+        least: the pixels that are pooled to one on the way to the last of them.
     """
 
     name = "vgg19"
     description = "feature maps of VGG-19's first three stages, trained on ImageNet"
+    at: ClassVar[tuple[int, ...]] = (0, 2, 4)
+    least: ClassVar[int] = 4
 
     def why_not(self) -> str:
-        channels = self.dataset.shape[0]
-        return "" if channels in (1, 3) else f"vgg19 reads grey or RGB, not {channels} channels"
+        channels, *sides = self.dataset.shape
+        if min(sides) < self.least:
+            return f"{self.name} reads images of {self.least} pixels or more, not {min(sides)}"
+        return (
+            "" if channels in (1, 3) else f"{self.name} reads grey or RGB, not {channels} channels"
+        )
 
     @property
     def fingerprint(self) -> str:
-        return f"{FILE} {MAPS}"
+        return f"{FILE} {self.at}"
 
     def maps(self, images: Tensor) -> list[Tensor]:
         if why := self.why_not():
@@ -69,12 +78,24 @@ class Vgg19(Extractor):
                     {key: state[f"features.{index}.{key}"] for key in ("weight", "bias")}
                 )
                 layers += [convolution, nn.ReLU()]
-                if count in MAPS:
+                if count in self.at:
                     stages.append(nn.Sequential(*layers))
                     layers = []
-                if count == MAPS[-1]:
+                if count == self.at[-1]:
                     return stages.to(self.device).requires_grad_(False).eval()
                 channels, index, count = width, index + 2, count + 1
             layers.append(nn.MaxPool2d(2))
             index += 1
         raise AssertionError
+
+
+class Vgg19Deep(Vgg19):
+    """The maps after relu3_1, relu4_1 and relu5_1 of VGG-19: the "345" of the DFC-VAE.
+
+    All else is as of ``vgg19``; the features are 512.
+    """
+
+    name = "vgg19_345"
+    description = "feature maps of VGG-19's last three stages, trained on ImageNet"
+    at = (4, 8, 12)
+    least = 16

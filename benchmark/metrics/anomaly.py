@@ -72,6 +72,9 @@ class Outliers(Metric):
         told = "a label is needed to score an image" if fitted.model.given == "label" else ""
         return super().lacks(fitted) or told
 
+    def qualifier(self, fitted: Fitted) -> str:
+        return fitted.shown
+
     def scored(self, fitted: Fitted, odd: Split) -> dict[str, Scores | NotApplicable]:
         """By score those of the test images and of the anomalies ``odd``, or why there are none."""
         usual = fitted.split("test").take(slice(self.images))

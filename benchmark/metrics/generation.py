@@ -301,7 +301,7 @@ class OnFeatures(Metric):
         return super().lacks(fitted) or fitted.extractor.why_not()
 
     def qualifier(self, fitted: Fitted) -> str:
-        return fitted.extractor.name
+        return "|".join(word for word in (fitted.extractor.name, fitted.shown) if word)
 
     def real(self, fitted: Fitted, split: SplitName) -> Tensor:
         """The features of a split's images, float64 (n, k)."""

@@ -187,8 +187,7 @@ def draw_pairs(n: int, pairs: int, labels: Tensor | None = None) -> Tensor:
 
 def unshared(fitted: Fitted) -> str:
     """Why no two images can be decoded alike but for their codes; empty where they can."""
-    given = fitted.model.given
-    return "" if given in ("", "label") else f"the decoder reads {given} of the image"
+    return f"the decoder reads {fitted.shown} of the image" if fitted.shown else ""
 
 
 Ends = tuple[Tensor, Tensor, Tensor | None]

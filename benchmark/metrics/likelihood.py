@@ -268,7 +268,7 @@ class BitsPerDim(Likelihood):
         if why := super().lacks(fitted):
             return why
         observation = fitted.model.observation
-        if fitted.model.given == "quadrants":
+        if fitted.shown:
             return "the likelihood is of a part of the image"
         if isinstance(observation, Gaussian):
             return ""

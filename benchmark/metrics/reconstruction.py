@@ -50,6 +50,9 @@ class OfPairs(Metric):
         scores = [self.score(x.cpu(), r) for (x, _), r in zip(batches, reconstructions)]
         return {self.name: torch.cat(scores).mean().item()}
 
+    def qualifier(self, fitted: Fitted) -> str:
+        return fitted.shown
+
     def estimator(self, fitted: Fitted) -> str:
         n = len(fitted.dataset.split("test"))
         return f"mean over {n} images of the test split, deterministic codes, pixels in [0, 1]"
@@ -179,6 +182,9 @@ class LPIPS(Metric):
             pairs = zip(x.split(lpips.AT_ONCE), other.split(lpips.AT_ONCE))
             distances += [lpips.distance(network, a, b).cpu() for a, b in pairs]
         return {"lpips": torch.cat(distances).mean().item()}
+
+    def qualifier(self, fitted: Fitted) -> str:
+        return fitted.shown
 
     def estimator(self, fitted: Fitted) -> str:
         n = len(fitted.dataset.split("test").take(slice(self.images)))

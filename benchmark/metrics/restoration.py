@@ -72,6 +72,9 @@ class Restoration(Metric):
                 spoilt = self.spoil(x)
                 yield x, spoilt, fitted.model.reconstruct(spoilt, y)
 
+    def qualifier(self, fitted: Fitted) -> str:
+        return fitted.shown
+
     def estimator(self, fitted: Fitted) -> str:
         n = len(fitted.dataset.split("test").take(slice(self.images)))
         return (

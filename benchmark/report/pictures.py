@@ -41,7 +41,7 @@ def pictures(fitted: Fitted) -> dict[str, np.ndarray]:
 
 def reconstructions(fitted: Fitted, n: int = 10) -> np.ndarray:
     """The first ``n`` test images above their reconstructions, uint8 (H, W, 3)."""
-    originals = fitted.dataset.split("test").images(slice(n)).cpu()
+    originals = fitted.split("test").images(slice(n)).cpu()
     copies = as_uint8(fitted.reconstructions("test")[:n])
     return tiled(torch.cat([originals, copies]), len(originals))
 
