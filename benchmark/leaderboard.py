@@ -259,10 +259,9 @@ def board_of(dataset: str, records: list[Record]) -> Board:
     lines: list[Line] = []
     for (model, text, backbone), own in models.items():
         lines += lines_of(Line(labels[model, text], model, text, backbone, "", 0, 0, {}), own)
-    competing = [n for n, line in enumerate(lines) if any(s.n for s in line.scores.values())]
-    ranked_by = [
-        m for m in measures if m.ranked and all(valued(lines[n], m.name) for n in competing)
-    ]
+    scored_lines = [n for n, line in enumerate(lines) if any(s.n for s in line.scores.values())]
+    competing, ranked_by = comparable(lines, scored_lines, measures)
+    apart = sorted({lines[n].label for n in scored_lines if n not in competing})
     ranks = mean_ranks([lines[n] for n in competing], ranked_by)
     for n, rank in zip(competing, ranks):
         lines[n] = replace(lines[n], rank=rank)
@@ -293,7 +292,7 @@ def board_of(dataset: str, records: list[Record]) -> Board:
         tuple(sorted(absences)),
         {m.name: tuple(sorted(estimators[m.name])) for m in measures if estimators[m.name]},
         tuple(sorted(failures)),
-        tuple(mixed(scored, labels)),
+        tuple(mixed(scored, labels) + unranked(apart)),
     )
 
 
@@ -427,6 +426,32 @@ def only(board: Board, kept: tuple[Measure, ...]) -> Board:
 def valued(line: Line, metric: str) -> bool:
     """Whether the line has a value of ``metric``."""
     return not math.isnan(line.mean(metric))
+
+
+def comparable(
+    lines: list[Line], competing: list[int], measures: Iterable[Measure]
+) -> tuple[list[int], list[Measure]]:
+    """Which of the lines at ``competing`` are ranked, and by what: metrics that all of them have.
+
+    Where none is left, the line that shares the fewest with the others is left out, until one is:
+    a model of another kind, such as one that is shown a part of the image, unranks no other.
+    """
+    ranked = [measure for measure in measures if measure.ranked]
+    has = {n: {m.name for m in ranked if valued(lines[n], m.name)} for n in competing}
+    while len(has) > 1 and not set.intersection(*has.values()):
+        shared = {n: sum(len(has[n] & has[k]) for k in has if k != n) for n in has}
+        if not max(shared.values()):  # no two of them compare
+            return list(competing), []
+        del has[min(has, key=lambda n: (shared[n], *lines[n].order))]
+    common = set.intersection(*has.values()) if has else set()
+    return list(has), [measure for measure in ranked if measure.name in common]
+
+
+def unranked(labels: list[str]) -> list[str]:
+    """A remark on models that share too little with the others to be ranked among them."""
+    if not labels:
+        return []
+    return [f"not ranked, as the others have other metrics: {', '.join(labels)}"]
 
 
 def never_scored(lines: list[Line], measures: Iterable[Measure]) -> Iterable[Absence]:

@@ -111,6 +111,23 @@ def large() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def test_a_model_with_other_metrics_unranks_no_other() -> None:
+    places = ((1.0, "a"), (2.0, "b"), (3.0, "c"))
+    rows = [row(value, name, model=model) for value, model in places for name in ("mse", "sse")]
+    rows += [row(value, "knn", model=model) for value, model in ((1.0, "b"), (2.0, "c"))]
+    rows += [row(0.1, "mse[1 quadrant]", model="shown"), row(1.0, "knn", model="shown")]
+    (found,) = board(*rows).boards
+    ranks = {line.label: line.rank for line in found.lines}
+    assert found.ranked_by == ("mse", "sse")
+    assert [ranks[name] for name in "abc"] == [1, 2, 3]
+    assert math.isnan(ranks["shown"])
+    assert "not ranked, as the others have other metrics: shown" in found.remarks
+    # Two that share nothing are both without a rank.
+    (found,) = board(row(1.0, "mse[1]", model="a"), row(1.0, "mse[2]", model="b")).boards
+    assert all(math.isnan(line.rank) for line in found.lines)
+    assert found.ranked_by == ()
+
+
 @pytest.mark.parametrize("n", [2, 3, 10])
 def test_interval_is_students(n: int) -> None:
     values = np.random.default_rng(n).normal(3, 2, n)

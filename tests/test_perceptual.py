@@ -3,13 +3,15 @@
 import hashlib
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from aebench.benchmark import run
+from aebench.benchmark import cell, run
 from aebench.benchmark.cell import training_key_of
 from aebench.benchmark.extractors import Extractor, vgg19
-from aebench.benchmark.grid import read_grid, specs
+from aebench.benchmark.grid import Cell, read_grid, specs
+from aebench.benchmark.store import Store
 from aebench.models import Backbone, DataSpec, model_from
 from aebench.models.perceptual import LEAST
 from aebench.models.similarity import ms_ssim
@@ -55,6 +57,18 @@ def test_ms_ssim_of_opposite_images_has_a_finite_gradient() -> None:
     y = (1 - x).requires_grad_()
     (gradient,) = torch.autograd.grad(ms_ssim(x, y, LEAST).sum(), y)
     assert gradient.isfinite().all()
+
+
+def test_the_gradient_of_ms_ssim_is_bounded_where_structures_turn_opposite() -> None:
+    x = batch((1, 28, 28), 1).x.double()
+    t = torch.linspace(0.3, 0.7, 4001).double().view(-1, 1, 1, 1)
+    y = (t * x + (1 - t) * (1 - x)).requires_grad_()
+    steepest = []
+    for least in (0.0, LEAST):
+        (gradient,) = torch.autograd.grad(ms_ssim(x.expand_as(y), y, least).sum(), y)
+        steepest.append(float(gradient.flatten(1).norm(dim=1).max()))
+    assert steepest[1] < 1.5
+    assert steepest[0] > 2 * steepest[1]
 
 
 def test_ms_ssim_vae_refuses_images_without_a_window() -> None:
@@ -146,6 +160,45 @@ def test_a_cell_hands_the_model_its_extractor(tmp_path: Path) -> None:
         specs(read_grid(grid(extractor=name))[1], "cpu")[0] for name in ("classifier", "vgg19")
     )
     assert training_key_of(first) != training_key_of(other)
+
+
+@pytest.mark.parametrize("name", ["classifier", "vgg19"])
+def test_a_training_depends_on_its_extractors_code(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = specs(read_grid(grid(extractor=name))[1], "cpu")[0]
+    before, seen = training_key_of(spec), []
+
+    def other_code(*roots: object) -> str:
+        seen.extend(roots)
+        return "other"
+
+    monkeypatch.setattr(cell, "code_digest", other_code)
+    assert training_key_of(spec) != before
+    assert Extractor.choose(name) in seen
+
+
+def test_the_extractor_is_made_before_the_training_is_timed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    chosen = Extractor.choose("classifier")
+    plain, train = chosen.maps, cell.training.train
+
+    def count(self: Extractor, images: Tensor) -> list[Tensor]:
+        asked.append(len(images))
+        return plain(self, images)
+
+    def timed(*args: Any) -> Any:
+        assert asked == [1]
+        return train(*args)
+
+    monkeypatch.setattr(chosen, "maps", count)
+    monkeypatch.setattr(cell.training, "train", timed)
+    (one,) = specs(read_grid(grid())[1], "cpu")
+    planned = Cell(one, cell.key_of(one))
+    cell.run_cell(planned, Store(tmp_path / "store", create=True), "cpu", lambda *_: None)
+    assert len(asked) > 2
 
 
 @pytest.mark.parametrize(

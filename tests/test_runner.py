@@ -518,7 +518,7 @@ def test_show_prints_specification_metrics_and_pictures(smoke, capsys) -> None:
     assert "reconstructions.png" in said
 
 
-def test_on_digits_every_trained_model_beats_kmeans(tmp_path) -> None:
+def test_on_digits_every_trained_model_of_quick_beats_kmeans(tmp_path) -> None:
     """The grid `quick`, its budget whole, one seed; the reconstruction alone."""
     rows = run(
         "quick",
@@ -530,7 +530,7 @@ def test_on_digits_every_trained_model_beats_kmeans(tmp_path) -> None:
         device="cpu",
     )
     errors = rows[rows.metric == "mse"].set_index("model").value
-    trained = [n for n, c in Autoencoder.choices().items() if not issubclass(c, ClosedForm)]
-    assert set(trained) <= set(errors.index)
+    trained = [n for n in errors.index if not issubclass(Autoencoder.choose(n), ClosedForm)]
+    assert len(trained) > 5
     for name in trained:
         assert errors[name] < 0.9 * errors["kmeans"], name
