@@ -337,8 +337,8 @@ def test_linear_flows_of_theirs_may_not_be_invertible() -> None:
 def test_ms_ssim_of_theirs_hardly_tells_noise_from_noise() -> None:
     """Pythae has the last scale's term at every level, and shifts terms to [0, 1]."""
     dissimilarity = pytest.importorskip("pythae.models.msssim_vae.msssim_vae_utils").MSSSIM
-    a, b = (batch((1, 28, 28), 8, seed=seed).x for seed in (1, 2))
-    their_loss = float(dissimilarity(window_size=3)(a, b))
+    a, b = (batch((1, 32, 32), 8, seed=seed).x for seed in (1, 2))
+    their_loss = float(dissimilarity(window_size=11)(a, b))
     our_loss = 1 - float(ms_ssim(a, b).mean())
     assert their_loss < 0.2
-    assert our_loss > 0.6
+    assert our_loss > 0.9
