@@ -5,12 +5,13 @@ from collections.abc import Iterable
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.special import entr
 
 from ..plugins import InputError
 from .backbones import Backbone
-from .base import Autoencoder, Batch, DataSpec, Terms
+from .base import Batch, DataSpec, Terms
+from .sparse import SigmoidAE
 
 DECAY = 0.99
 """Of the moving averages of the bits' frequencies."""
@@ -18,7 +19,7 @@ ENOUGH = 10_000
 """Images that the activations are centred and scaled on."""
 
 
-class HashingAE(Autoencoder):
+class HashingAE(SigmoidAE):
     r"""Semantic hashing: noise drives the sigmoid units of the code to 0 or 1; codes are bits.
 
     .. math::
@@ -28,13 +29,14 @@ class HashingAE(Autoencoder):
     in nats an image. H is the entropy of a bit whose frequency is the batch's mean of the unit
     (``balance``). When it embeds, reconstructs or is validated, h is the bit 1[a > 0] instead, so
     codes (B, d) are 0 or 1 and nothing is random. ``constant_bits`` is the share of bits that are
-    the same for the whole batch, as some are for all images where λ = 0.
+    the same for the whole batch.
 
     m and r are set once on training images: the median of each output of f, and what makes the
-    deviation of each activation s. Every bit starts balanced and as large as the noise; in the
-    paper the pre-training by restricted Boltzmann machines gives such a start, which other
-    backbones do not have. There the noise is drawn once for each image, for conjugate gradients to
-    have a deterministic objective; here anew at every step. There is no term of balance there.
+    deviation of each activation s. Every bit starts balanced and as large as the noise, and the
+    decoder at the mean image (:class:`SigmoidAE`); in the paper the pre-training by restricted
+    Boltzmann machines gives such a start, which other backbones do not have. There the noise is
+    drawn once for each image, for conjugate gradients to have a deterministic objective; here anew
+    at every step. There is no term of balance there.
 
     The prior's bits are independent, each as frequent as in recent training batches (a moving
     average). Salakhutdinov and Hinton 2009, Int. J. Approximate Reasoning 50:969, on documents,
@@ -71,14 +73,13 @@ class HashingAE(Autoencoder):
                 raise InputError(f"model 'hashing_ae': {name} must be 0 or more, not {value}")
         super().__init__(data, backbone, latent_dim=latent_dim, likelihood=likelihood, **kwargs)
         self.noise, self.balance = noise, balance
-        self.encoder: nn.Module = backbone.encoder(data.shape, latent_dim)
-        self.decoder: nn.Module = backbone.decoder(latent_dim, data.shape)
         self.register_buffer("centre", torch.zeros(latent_dim))
         self.register_buffer("scale", torch.ones(latent_dim))
         self.register_buffer("frequencies", torch.full((latent_dim,), 0.5))
 
     @torch.no_grad()
     def initialise(self, batches: Iterable[Batch]) -> None:
+        super().initialise(batches)
         found = []
         for batch in batches:
             found.append(self.encoder(batch.x))
@@ -105,7 +106,7 @@ class HashingAE(Autoencoder):
         return self.symbols(x).float()
 
     def raw(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.decoder((z > 0.5).float())
+        return super().raw((z > 0.5).float())
 
     def sample_prior(self, n: int) -> Tensor:
         return torch.bernoulli(self.frequencies.expand(n, -1))
@@ -114,7 +115,7 @@ class HashingAE(Autoencoder):
         a = self.activation(batch.x)
         bits = (a > 0).float()
         h = (a + self.noise * torch.randn_like(a)).sigmoid() if self.training else bits
-        reconstruction = self.reconstruction_loss(self.decoder(h), batch.x)
+        reconstruction = self.reconstruction_loss(super().raw(h), batch.x)
         mean = h.mean(0).clamp(1e-6, 1 - 1e-6)  # the entropy's slope is infinite at 0 and 1
         balance = (math.log(2) - entr(mean) - entr(1 - mean)).sum()
         if self.training:

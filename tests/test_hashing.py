@@ -8,6 +8,7 @@ from aebench.benchmark.metrics.retrieval import average_precision
 from aebench.benchmark.train import Budget, train
 from aebench.datasets import Dataset, as_float
 from aebench.models import Autoencoder, Batch, DataSpec, model_from
+from aebench.models.sparse import SigmoidAE
 from aebench.plugins import InputError
 from small import backbone, batch, make, ready
 from torch import Tensor
@@ -150,7 +151,18 @@ def test_bits_stay_alive_and_find_digits_better_than_random_planes(digits: Datas
     assert found > max(baseline) + 0.1
 
 
-def test_bits_die_without_the_balance(digits: Dataset) -> None:
+def test_the_balance_evens_the_bits(digits: Dataset) -> None:
+    x = as_float(digits.split("test").images())
+    uneven, even = (
+        (fitted(digits, balance=weight).code(x).mean(0) - 0.5).abs().max() for weight in (0.0, 1.0)
+    )
+    assert even < 0.7 * uneven
+
+
+def test_bits_die_where_the_decoder_must_learn_the_mean_image(
+    digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(SigmoidAE, "initialise", lambda self, batches: None)
     share = fitted(digits, balance=0.0).code(as_float(digits.split("test").images())).mean(0)
     assert ((share == 0) | (share == 1)).any()
 
