@@ -177,8 +177,8 @@ class Leaderboard:
         """The same lines with these metrics alone, best first and ranked by the first.
 
         Args:
-            metrics: their full names, ``fid[classifier]``, or ``fid`` for all of that name, or a
-                family.
+            metrics: their full names, ``fid[classifier]``, or ``fid`` for all of that name where
+                none is called just that, or a family.
 
         Raises:
             InputError: the store has no such metric.
@@ -187,7 +187,8 @@ class Leaderboard:
         families = {measure.name: measure.family for measure in self.measures}
         chosen: list[str] = []
         for metric in metrics:
-            found = [name for name in names if metric in (name, bare(name))]
+            found = [name for name in names if metric == name]
+            found = found or [name for name in names if metric == bare(name)]
             found = found or [name for name in names if families[name] == metric]
             if not found:
                 valid = suggestion(metric, [*names, *families.values()])
