@@ -142,7 +142,7 @@ def test_parts_add_up_to_the_kl_of_the_sample(sampling: str, n: int) -> None:
 def test_each_part_has_its_weight() -> None:
     data = batch(n=6)
     model = make("beta_tcvae", alpha=2.0, beta=3.0, gamma=5.0)
-    terms = {name: float(term) for name, term in model.losses(data).items()}
+    terms = {name: float(term.detach()) for name, term in model.losses(data).items()}
     expected = (
         terms["reconstruction"]
         + 2 * terms["mutual_information"]
