@@ -150,10 +150,7 @@ class IAF(MAF):
         flows: the number of maps.
         hidden: the widths of a masked network's hidden layers.
         steps: training steps at most.
-        patience: looks at the held-out codes, 50 steps apart, without a better one before it stops.
-        batch_size: codes a step.
         lr: Adam's learning rate.
-        codes: at most so many training codes are fitted to.
         max_dim: codes of more dimensions are refused, for what they would cost.
     """
 
@@ -166,22 +163,11 @@ class IAF(MAF):
         flows: int = 2,
         hidden: tuple[int, ...] = (64, 64),
         steps: int = 600,
-        patience: int = 10,
-        batch_size: int = 256,
         lr: float = 5e-3,
-        codes: int = 20_000,
         max_dim: int = 32,
+        **kwargs: Any,
     ) -> None:
-        super().__init__(
-            flows=flows,
-            hidden=hidden,
-            steps=steps,
-            patience=patience,
-            batch_size=batch_size,
-            lr=lr,
-            codes=codes,
-            max_dim=max_dim,
-        )
+        super().__init__(flows=flows, hidden=hidden, steps=steps, lr=lr, max_dim=max_dim, **kwargs)
 
     def to_noise(self) -> Any:
         return self.flow().inv
