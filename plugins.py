@@ -78,6 +78,19 @@ class Plugin:
         return chosen(**chosen.complete(parameters))
 
     @classmethod
+    def at_least(cls, least: int, **values: float | None) -> None:
+        """Refuse parameters below ``least``, and NaN; None passes.
+
+        Raises:
+            InputError: naming the choice, the parameter and its value.
+        """
+        for key, value in values.items():
+            if value is not None and not value >= least:
+                raise InputError(
+                    f"{cls.kind} {cls.name!r}: {key} must be {least} or more, not {value}"
+                )
+
+    @classmethod
     def parameters_of(cls) -> dict[str, inspect.Parameter]:
         """The constructor's keyword-only parameters, those of parent classes included.
 

@@ -39,6 +39,11 @@ def held_extractor(name: str, dataset: str, device: str) -> Extractor:
     return Extractor.choose(name)(held_dataset(dataset), device)
 
 
+def extractor_of(spec: dict[str, Any], name: str, device: torch.device | str) -> Extractor:
+    """The extractor called ``name`` for the dataset of a specification."""
+    return held_extractor(name, json.dumps(spec["dataset"], sort_keys=True), str(device))
+
+
 def dataset_of(spec: dict[str, Any]) -> Dataset:
     return held_dataset(json.dumps(spec["dataset"], sort_keys=True))
 
@@ -112,10 +117,8 @@ def refuse_unbuildable(specs: list[dict[str, Any]]) -> None:
             continue
         tried.add(model)
         data_of(spec)  # read now: what is read within has no content
-        if name := seen_by(spec):
-            dataset = json.dumps(spec["dataset"], sort_keys=True)
-            if why := held_extractor(name, dataset, "cpu").why_no_maps():
-                raise InputError(f"model {spec['model']['name']!r}: extractor {name!r}: {why}")
+        if (name := seen_by(spec)) and (why := extractor_of(spec, name, "cpu").why_no_maps()):
+            raise InputError(f"model {spec['model']['name']!r}: extractor {name!r}: {why}")
         try:
             with torch.device("meta"), torch.random.fork_rng(devices=[]):
                 build(spec)
@@ -146,8 +149,7 @@ def scored(cell: Cell, store: Store, device: torch.device, on_progress: OnProgre
     if trained is None:
         model = build(spec)  # a checkpoint that cannot be read may have left its traces
         if name := seen_by(spec):
-            held = json.dumps(spec["dataset"], sort_keys=True)
-            maps = held_extractor(name, held, str(device)).maps
+            maps = extractor_of(spec, name, device).maps
             maps(dataset.split("val").images(slice(1)).to(device))  # made before the clock starts
             model.perceive(maps)
         trained = training.train(
@@ -163,9 +165,7 @@ def scored(cell: Cell, store: Store, device: torch.device, on_progress: OnProgre
     start = time.perf_counter()
     chosen = spec["evaluation"]
     samplers = {label(choice): Sampler.make(**choice) for choice in chosen["samplers"]}
-    extractor = held_extractor(
-        chosen["extractor"], json.dumps(spec["dataset"], sort_keys=True), str(device)
-    )
+    extractor = extractor_of(spec, chosen["extractor"], device)
     seed = derive_seed(*training.names_of(spec), "evaluate")
     fitted = Fitted(model, dataset, extractor, seed, samplers)
     rows: list[Row] = []

@@ -76,10 +76,7 @@ class Admixture(ClosedForm):
         tolerance: float = 1e-4,
         max_iter: int = 1000,
     ) -> None:
-        counts = (("populations", populations), ("n_init", n_init), ("max_iter", max_iter))
-        for name, value in counts:
-            if value < 1:
-                raise InputError(f"model 'admixture': {name} must be 1 or more, not {value}")
+        self.at_least(1, populations=populations, n_init=n_init, max_iter=max_iter)
         if not (tolerance > 0 and math.isfinite(tolerance)):
             raise InputError(f"model 'admixture': tolerance must be positive, not {tolerance}")
         if populations > data.size:
@@ -215,9 +212,7 @@ class NeuralAdmixture(Autoencoder):
     def __init__(
         self, data: DataSpec, backbone: Backbone, *, populations: int = 10, components: int = 8
     ) -> None:
-        for name, value in (("populations", populations), ("components", components)):
-            if value < 1:
-                raise InputError(f"model 'neural_admixture': {name} must be 1 or more, not {value}")
+        self.at_least(1, populations=populations, components=components)
         if populations > data.size:
             raise InputError(
                 f"model 'neural_admixture': populations must be at most {data.size}, the number of "

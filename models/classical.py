@@ -98,10 +98,7 @@ class LinearAE(AE):
         latent_dim: int = 16,
         weight_decay: float = 0.0,
     ) -> None:
-        if weight_decay < 0:
-            raise InputError(
-                f"model 'linear_ae': weight_decay must be 0 or more, not {weight_decay}"
-            )
+        self.at_least(0, weight_decay=weight_decay)
         super().__init__(data, Linear(), latent_dim=latent_dim)
         self.weight_decay = weight_decay
         self.register_buffer("mean", torch.zeros(data.shape))
@@ -159,9 +156,7 @@ class KMeans(ClosedForm):
         n_init: int = 10,
         max_iter: int = 300,
     ) -> None:
-        for name, value in (("clusters", clusters), ("n_init", n_init), ("max_iter", max_iter)):
-            if value < 1:
-                raise InputError(f"model 'kmeans': {name} must be 1 or more, not {value}")
+        self.at_least(1, clusters=clusters, n_init=n_init, max_iter=max_iter)
         if clusters > data.size:
             raise InputError(f"model 'kmeans': {clusters} clusters of {data.size} training images")
         super().__init__(data, Linear(), latent_dim=clusters)
@@ -243,9 +238,7 @@ class SoftKMeans(ClosedForm):
         tolerance: float = 1e-3,
         max_iter: int = 300,
     ) -> None:
-        for name, value in (("clusters", clusters), ("n_init", n_init), ("max_iter", max_iter)):
-            if value < 1:
-                raise InputError(f"model 'soft_kmeans': {name} must be 1 or more, not {value}")
+        self.at_least(1, clusters=clusters, n_init=n_init, max_iter=max_iter)
         for name, number in (("stiffness", stiffness), ("tolerance", tolerance)):
             if number is not None and not (number > 0 and math.isfinite(number)):
                 raise InputError(f"model 'soft_kmeans': {name} must be positive, not {number}")

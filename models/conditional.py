@@ -89,8 +89,7 @@ class StructuredCVAE(VAE):
     ) -> None:
         if not 0 <= alpha <= 1:
             raise InputError(f"model 'structured_cvae': alpha must be in [0, 1], not {alpha}")
-        if context < 1:
-            raise InputError(f"model 'structured_cvae': context must be 1 or more, not {context}")
+        self.at_least(1, context=context)
         self.alpha, self.context = alpha, context
         super().__init__(data, backbone, **kwargs)
         self.given = "1 quadrant" if observed == 1 else f"{observed} quadrants"

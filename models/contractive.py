@@ -8,7 +8,6 @@ import torch
 from torch import Tensor, nn
 from torch.func import vjp, vmap
 
-from ..plugins import InputError
 from .backbones import Backbone
 from .base import Batch, DataSpec, Terms
 from .sparse import SigmoidAE, squared_weights
@@ -83,11 +82,8 @@ class ContractiveAE(SigmoidAE):
         probes: int = 1,
         **kwargs: Any,
     ) -> None:
-        for name, value in (("contraction", contraction), ("weight_decay", weight_decay)):
-            if not value >= 0:
-                raise InputError(f"model 'contractive_ae': {name} must be 0 or more, not {value}")
-        if probes < 1:
-            raise InputError(f"model 'contractive_ae': probes must be 1 or more, not {probes}")
+        self.at_least(0, contraction=contraction, weight_decay=weight_decay)
+        self.at_least(1, probes=probes)
         super().__init__(data, backbone, **kwargs)
         self.contraction, self.weight_decay, self.probes = contraction, weight_decay, probes
 

@@ -54,11 +54,8 @@ class VQVAE(Autoencoder):
         decay: float | None = 0.99,
         sigma: float = 1.0,
     ) -> None:
-        for name, value in (("codes", codes), ("embedding_dim", embedding_dim)):
-            if value < 1:
-                raise InputError(f"model 'vq_vae': {name} must be 1 or more, not {value}")
-        if commitment < 0:
-            raise InputError(f"model 'vq_vae': commitment must be 0 or more, not {commitment}")
+        self.at_least(1, codes=codes, embedding_dim=embedding_dim)
+        self.at_least(0, commitment=commitment)
         if decay is not None and not 0 <= decay < 1:
             raise InputError(f"model 'vq_vae': decay must be in [0, 1), not {decay}")
         super().__init__(data, backbone, latent_dim=embedding_dim, sigma=sigma)

@@ -11,17 +11,6 @@ from .base import Batch, DataSpec, Terms
 from .vae import VAE, DiagonalNormal
 
 
-def check_weights(model: str, **weights: float) -> None:
-    """Refuse a weight below 0.
-
-    Raises:
-        InputError: naming the model, the weight and its value.
-    """
-    for name, value in weights.items():
-        if not value >= 0:
-            raise InputError(f"model {model!r}: {name} must be 0 or more, not {value}")
-
-
 class CapacityVAE(VAE):
     r"""VAE whose KL term is held at a capacity that grows during the training.
 
@@ -62,7 +51,7 @@ class CapacityVAE(VAE):
         warmup: float = 1 / 3,
         **kwargs: Any,
     ) -> None:
-        check_weights("capacity_vae", gamma=gamma, capacity=capacity)
+        self.at_least(0, gamma=gamma, capacity=capacity)
         if not 0 <= warmup <= 1:
             raise InputError(f"model 'capacity_vae': warmup must be in [0, 1], not {warmup}")
         super().__init__(data, backbone, **kwargs)
@@ -118,7 +107,7 @@ class BetaTCVAE(VAE):
         sampling: Literal["mws", "mss"] = "mws",
         **kwargs: Any,
     ) -> None:
-        check_weights("beta_tcvae", alpha=alpha, beta=beta, gamma=gamma)
+        self.at_least(0, alpha=alpha, beta=beta, gamma=gamma)
         super().__init__(data, backbone, **kwargs)
         self.alpha, self.beta, self.gamma, self.sampling = alpha, beta, gamma, sampling
 
@@ -212,7 +201,7 @@ class DIPVAE(VAE):
         lambda_d: float,
         **kwargs: Any,
     ) -> None:
-        check_weights(self.name, lambda_od=lambda_od, lambda_d=lambda_d)
+        self.at_least(0, lambda_od=lambda_od, lambda_d=lambda_d)
         super().__init__(data, backbone, **kwargs)
         self.lambda_od, self.lambda_d = lambda_od, lambda_d
 

@@ -99,8 +99,7 @@ class FlowVAE(VAE):
     def __init__(
         self, data: DataSpec, backbone: Backbone, *, flows: int = 10, **kwargs: Any
     ) -> None:
-        if flows < 1:
-            raise InputError(f"model {self.name!r}: flows must be 1 or more, not {flows}")
+        self.at_least(1, flows=flows)
         self.flows = flows
         super().__init__(data, backbone, **kwargs)
 
@@ -287,10 +286,8 @@ class IAFVAE(FlowVAE):
         free_bits: float = 0.0,
         **kwargs: Any,
     ) -> None:
-        if context < 1:
-            raise InputError(f"model 'iaf_vae': context must be 1 or more, not {context}")
-        if not free_bits >= 0:
-            raise InputError(f"model 'iaf_vae': free_bits must be 0 or more, not {free_bits}")
+        self.at_least(1, context=context)
+        self.at_least(0, free_bits=free_bits)
         self.hidden = widths(hidden, "model 'iaf_vae': hidden")
         self.context, self.free_bits = context, free_bits
         super().__init__(data, backbone, flows=flows, **kwargs)
@@ -378,8 +375,7 @@ class FlowPriorVAE(VAE):
         hidden: tuple[int, ...] = (128, 128),
         **kwargs: Any,
     ) -> None:
-        if flows < 1:
-            raise InputError(f"model 'flow_prior_vae': flows must be 1 or more, not {flows}")
+        self.at_least(1, flows=flows)
         hidden = widths(hidden, "model 'flow_prior_vae': hidden")
         super().__init__(data, backbone, **kwargs)
         self.prior: nn.Module = on_default_device(

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 from torch.special import entr
 
-from ..plugins import InputError
 from .backbones import Backbone
 from .base import Batch, DataSpec, Terms
 from .sparse import SigmoidAE
@@ -68,9 +67,7 @@ class HashingAE(SigmoidAE):
         likelihood: Literal["gaussian", "bernoulli"] = "bernoulli",
         **kwargs: Any,
     ) -> None:
-        for name, value in (("noise", noise), ("balance", balance)):
-            if value < 0:
-                raise InputError(f"model 'hashing_ae': {name} must be 0 or more, not {value}")
+        self.at_least(0, noise=noise, balance=balance)
         super().__init__(data, backbone, latent_dim=latent_dim, likelihood=likelihood, **kwargs)
         self.noise, self.balance = noise, balance
         self.register_buffer("centre", torch.zeros(latent_dim))

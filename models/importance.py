@@ -39,8 +39,7 @@ class IWAE(VAE):
     def __init__(
         self, data: DataSpec, backbone: Backbone, *, samples: int = 50, **kwargs: Any
     ) -> None:
-        if samples < 1:
-            raise InputError(f"model {self.name!r}: samples must be 1 or more, not {samples}")
+        self.at_least(1, samples=samples)
         super().__init__(data, backbone, **kwargs)
         self.samples = samples
 
@@ -114,8 +113,7 @@ class MIWAE(IWAE):
         estimates: int = 8,
         **kwargs: Any,
     ) -> None:
-        if estimates < 1:
-            raise InputError(f"model {self.name!r}: estimates must be 1 or more, not {estimates}")
+        self.at_least(1, estimates=estimates)
         super().__init__(data, backbone, samples=samples, **kwargs)
         self.estimates = estimates
 

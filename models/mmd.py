@@ -146,8 +146,7 @@ class WAEMMD(AE):
         kernel: Kernel = "imq",
         **kwargs: Any,
     ) -> None:
-        if not weight >= 0:
-            raise InputError(f"model 'wae_mmd': weight must be 0 or more, not {weight}")
+        self.at_least(0, weight=weight)
         super().__init__(data, backbone, **kwargs)
         self.weight, self.kernel = weight, kernel
 

@@ -34,8 +34,7 @@ class PerceptualVAE(VAE):
     log_weights = Autoencoder.log_weights
 
     def __init__(self, data: DataSpec, backbone: Backbone, *, weight: float, **kwargs: Any) -> None:
-        if not weight >= 0:
-            raise InputError(f"model {self.name!r}: weight must be 0 or more, not {weight}")
+        self.at_least(0, weight=weight)
         super().__init__(data, backbone, **kwargs)
         self.weight = weight
 

@@ -67,8 +67,7 @@ class LearnedPriorVAE(VAE):
         warmup: float = 0.05,
         **kwargs: Any,
     ) -> None:
-        if components < 1:
-            raise InputError(f"model {self.name!r}: components must be 1 or more, not {components}")
+        self.at_least(1, components=components)
         if not 0 <= warmup <= 1:
             raise InputError(f"model {self.name!r}: warmup must be in [0, 1], not {warmup}")
         super().__init__(data, backbone, **kwargs)
@@ -276,8 +275,7 @@ class HierarchicalVampPriorVAE(VampPriorVAE):
     def __init__(
         self, data: DataSpec, backbone: Backbone, *, hidden: int = 300, **kwargs: Any
     ) -> None:
-        if hidden < 1:
-            raise InputError(f"model {self.name!r}: hidden must be 1 or more, not {hidden}")
+        self.at_least(1, hidden=hidden)
         self.hidden = hidden
         super().__init__(data, backbone, **kwargs)
 

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.func import jvp, vmap
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ..plugins import InputError
 from .ae import AE
 from .backbones import Backbone
 from .base import Batch, DataSpec, Terms
@@ -35,8 +34,7 @@ class RAE(AE):
     reference = "Ghosh et al. 2020, arXiv:1903.12436"
 
     def __init__(self, data: DataSpec, backbone: Backbone, *, beta: float, **kwargs: Any) -> None:
-        if not beta >= 0:
-            raise InputError(f"model {self.name!r}: beta must be 0 or more, not {beta}")
+        self.at_least(0, beta=beta)
         super().__init__(data, backbone, **kwargs)
         self.beta = beta
 
@@ -80,8 +78,7 @@ class RAEL2(RAE):
         weight: float = 5.12e-5,
         **kwargs: Any,
     ) -> None:
-        if not weight >= 0:
-            raise InputError(f"model 'rae_l2': weight must be 0 or more, not {weight}")
+        self.at_least(0, weight=weight)
         super().__init__(data, backbone, beta=beta, **kwargs)
         self.weight = weight
 
@@ -128,10 +125,8 @@ class RAEGP(RAE):
         probes: int = 1,
         **kwargs: Any,
     ) -> None:
-        if not weight >= 0:
-            raise InputError(f"model 'rae_gp': weight must be 0 or more, not {weight}")
-        if probes < 1:
-            raise InputError(f"model 'rae_gp': probes must be 1 or more, not {probes}")
+        self.at_least(0, weight=weight)
+        self.at_least(1, probes=probes)
         super().__init__(data, backbone, beta=beta, **kwargs)
         self.weight, self.probes = weight, probes
 

@@ -144,8 +144,7 @@ class RBMAE(SigmoidStack):
         for name, value in (("pretraining_lr", pretraining_lr), ("code_lr", code_lr)):
             if not value > 0:
                 raise InputError(f"model 'rbm_ae': {name} must be positive, not {value}")
-        if weight_decay < 0:
-            raise InputError(f"model 'rbm_ae': weight_decay must be 0 or more, not {weight_decay}")
+        self.at_least(0, weight_decay=weight_decay)
         super().__init__(data, backbone, hidden=hidden, **kwargs)
         self.pretraining_lr, self.code_lr = pretraining_lr, code_lr
         self.weight_decay = weight_decay

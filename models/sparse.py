@@ -96,11 +96,8 @@ class SparseAE(SigmoidAE):
     ) -> None:
         if not 0 < rho < 1:
             raise InputError(f"model 'sparse_ae': rho must be in (0, 1), not {rho}")
-        for name, value in (("beta", beta), ("weight_decay", weight_decay)):
-            if not value >= 0:
-                raise InputError(f"model 'sparse_ae': {name} must be 0 or more, not {value}")
-        if window < 1:
-            raise InputError(f"model 'sparse_ae': window must be 1 or more, not {window}")
+        self.at_least(0, beta=beta, weight_decay=weight_decay)
+        self.at_least(1, window=window)
         super().__init__(data, backbone, **kwargs)
         self.rho, self.beta, self.weight_decay, self.window = rho, beta, weight_decay, window
         self.bias = math.log(rho / (1 - rho))
@@ -177,8 +174,7 @@ class KSparseAE(AE):
             raise InputError(
                 f"model 'k_sparse_ae': k must be in 1 to latent_dim ({self.latent_dim}), not {k}"
             )
-        if not alpha >= 1:
-            raise InputError(f"model 'k_sparse_ae': alpha must be 1 or more, not {alpha}")
+        self.at_least(1, alpha=alpha)
         if not 0 <= warmup <= 1:
             raise InputError(f"model 'k_sparse_ae': warmup must be in [0, 1], not {warmup}")
         self.k, self.alpha, self.warmup = k, alpha, warmup

@@ -43,10 +43,7 @@ class SigmoidStack(Autoencoder):
         likelihood: Literal["gaussian", "bernoulli"] = "bernoulli",
         **kwargs: Any,
     ) -> None:
-        if pretraining < 0:
-            raise InputError(
-                f"model {self.name!r}: pretraining must be 0 or more, not {pretraining}"
-            )
+        self.at_least(0, pretraining=pretraining)
         inner = widths(hidden, f"model {self.name!r}: hidden")
         super().__init__(data, MLP(), likelihood=likelihood, **kwargs)
         self.pretraining = pretraining

@@ -119,18 +119,6 @@ class Metric(Plugin, kind="metric"):
         missing = [method for method in self.needs if not model.offers(method)]
         return f"the model has no {missing[0]}" if missing else ""
 
-    def at_least(self, least: int, **values: int | None) -> None:
-        """Refuse parameters below ``least``; None passes.
-
-        Raises:
-            InputError: a value is below.
-        """
-        for key, value in values.items():
-            if value is not None and value < least:
-                raise InputError(
-                    f"metric {self.name!r}: {key} must be {least} or more, not {value}"
-                )
-
 
 class AcrossSeeds(Metric):
     """Compares trainings of one model under several seeds: every cell keeps what is compared.

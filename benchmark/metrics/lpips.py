@@ -1,6 +1,5 @@
 """The perceptual distance LPIPS, version 0.1 on AlexNet, from weights that are at hand."""
 
-import hashlib
 import os
 from collections.abc import Mapping
 from functools import lru_cache
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ..cache import cache_folder
+from ..weights import genuine
 from .base import NotApplicable
 
 FILE = "alexnet-owt-7be5be79.pth"
@@ -139,8 +139,7 @@ def network() -> Perceptual:
 
 @lru_cache(maxsize=1)
 def _read(path: Path, changed: int, prefix: str, weights: Path) -> Perceptual:
-    with path.open("rb") as file:
-        if not hashlib.file_digest(file, "sha256").hexdigest().startswith(prefix):
-            raise NotApplicable(f"LPIPS: {path.name} is not {FILE}: its SHA-256 differs")
+    if not genuine(path, prefix):
+        raise NotApplicable(f"LPIPS: {path.name} is not {FILE}: its SHA-256 differs")
     states = [torch.load(p, map_location="cpu", weights_only=True) for p in (path, weights)]
     return Perceptual(*states)

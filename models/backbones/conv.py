@@ -23,8 +23,7 @@ class Conv(Backbone):
     description = "strided 3×3 convolutions down to 4×4 and their mirror; 8 to 256 pixels"
 
     def __init__(self, *, width: int = 32) -> None:
-        if width < 1:
-            raise InputError(f"backbone 'conv': width must be 1 or more, not {width}")
+        self.at_least(1, width=width)
         self.width = width
 
     def encoder(self, shape: Shape, features: int) -> nn.Module:

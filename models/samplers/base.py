@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 import torch
 from torch import Tensor
 
-from ...plugins import InputError, Plugin
+from ...plugins import Plugin
 
 if TYPE_CHECKING:
     from ..base import Autoencoder, Batch
@@ -38,16 +38,6 @@ class Sampler(Plugin, kind="sampler"):
     def sample(self, model: "Autoencoder", n: int) -> Tensor:
         """``n`` new codes (n, …), drawn from torch's global random stream."""
         raise NotImplementedError
-
-    def at_least_one(self, **values: int) -> None:
-        """Refuse parameters below 1.
-
-        Raises:
-            InputError: a value is below.
-        """
-        for key, value in values.items():
-            if value < 1:
-                raise InputError(f"sampler {self.name!r}: {key} must be 1 or more, not {value}")
 
 
 @contextmanager

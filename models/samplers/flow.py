@@ -61,8 +61,8 @@ class MAF(Sampler):
         codes: int = 20_000,
         max_dim: int = 256,
     ) -> None:
-        self.at_least_one(flows=flows, steps=steps, patience=patience, batch_size=batch_size)
-        self.at_least_one(codes=codes, max_dim=max_dim)
+        self.at_least(1, flows=flows, steps=steps, patience=patience, batch_size=batch_size)
+        self.at_least(1, codes=codes, max_dim=max_dim)
         if not lr > 0:
             raise InputError(f"sampler {self.name!r}: lr must be positive, not {lr}")
         self.flows, self.hidden = flows, widths(hidden, f"sampler {self.name!r}: hidden")

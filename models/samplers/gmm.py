@@ -28,9 +28,7 @@ class GMM(Sampler):
     description = "Gaussian mixture with full covariances over training codes"
 
     def __init__(self, *, components: int = 10, codes: int = 20_000, max_dim: int = 512) -> None:
-        for name, value in (("components", components), ("codes", codes), ("max_dim", max_dim)):
-            if value < 1:
-                raise InputError(f"sampler 'gmm': {name} must be 1 or more, not {value}")
+        self.at_least(1, components=components, codes=codes, max_dim=max_dim)
         self.components, self.codes, self.max_dim = components, codes, max_dim
 
     def why_not(self, model: "Autoencoder") -> str:

@@ -104,7 +104,7 @@ class TwoStage(Sampler):
         codes: int = 20_000,
         max_dim: int = 512,
     ) -> None:
-        self.at_least_one(steps=steps, batch_size=batch_size, codes=codes, max_dim=max_dim)
+        self.at_least(1, steps=steps, batch_size=batch_size, codes=codes, max_dim=max_dim)
         if not lr > 0:
             raise InputError(f"sampler 'two_stage': lr must be positive, not {lr}")
         self.hidden = widths(hidden, "sampler 'two_stage': hidden")

@@ -33,7 +33,7 @@ class VampPrior(Sampler):
     reads_images = True
 
     def __init__(self, *, components: int = 500) -> None:
-        self.at_least_one(components=components)
+        self.at_least(1, components=components)
         self.components = components
 
     def why_not(self, model: "Autoencoder") -> str:
