@@ -11,7 +11,7 @@ import yaml
 from ..plugins import Plugin
 from .families import place
 from .grid import plain, shipped
-from .report.tables import ARROWS
+from .report.sheets import ARROWS
 
 if TYPE_CHECKING:
     from .metrics import Quantity

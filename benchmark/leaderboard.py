@@ -2,15 +2,19 @@
 
 import json
 import math
-import statistics
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from functools import cached_property
+from itertools import combinations
+from statistics import fmean, stdev
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..plugins import InputError, suggestion
+from . import statistics
 from .families import place
-from .report import tables
+from .report import rankings, tables
+from .report.sheets import draw
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,15 +29,30 @@ class Score:
 
     Attributes:
         mean: the mean of the seeds' values; NaN where there is none.
-        half: the half-width of its 95 % interval; NaN of fewer than two seeds.
+        half: the half-width of its 95 % t-interval; NaN of fewer than two seeds.
         n: the number of seeds that have a value.
         missing: the number of finished seeds that have none (n/a).
+        values: each seed's value.
     """
 
     mean: float
     half: float
     n: int
     missing: int
+    values: Mapping[int, float] = field(default_factory=dict)
+
+    @property
+    def sd(self) -> float:
+        """The standard deviation over seeds, n - 1 in its denominator; NaN of fewer than two."""
+        return stdev(self.values.values()) if len(self.values) > 1 else math.nan
+
+    @property
+    def bootstrap(self) -> tuple[float, float]:
+        """Both ends of the 95 % bootstrap interval; NaN of too few seeds."""
+        return statistics.bootstrap(list(self.values.values()))
+
+
+NOTHING = Score(math.nan, math.nan, 0, 0)
 
 
 @dataclass(frozen=True)
@@ -46,13 +65,15 @@ class Measure:
         better: ``higher``, ``lower``, or empty where neither is.
         unit: its unit; empty for a bare number.
         ranked: whether it counts in the rank and stands in every table.
+        sampled: whether it scores a sampler.
     """
 
     name: str
     family: str
-    better: str
+    better: statistics.Better | Literal[""]
     unit: str
     ranked: bool
+    sampled: bool = False
 
 
 @dataclass(frozen=True)
@@ -131,6 +152,111 @@ class Board:
 
 
 @dataclass(frozen=True)
+class Place:
+    """A line's place over several datasets.
+
+    Attributes:
+        label: the model with the hyper-parameters that vary.
+        backbone: the networks.
+        sampler: the sampler; empty where there is none.
+        own: whether it is the sampler that the model's paper uses.
+        ranks: its rank in each of the ranking's datasets, among the lines of the ranking.
+        mean: their mean.
+        half: the half-width of its 95 % t-interval over datasets; NaN of fewer than three, of which
+            it would cover all places.
+        scores: its score in each dataset, where the ranking is by one metric.
+    """
+
+    label: str
+    backbone: str
+    sampler: str
+    own: bool
+    ranks: tuple[float, ...]
+    mean: float
+    half: float
+    scores: tuple[Score, ...] = ()
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Lines ranked over the datasets that all of them have.
+
+    In each dataset lines are ranked by a metric, or by their mean rank within and then over the
+    families of several; ties share the average. Which lines and datasets: the pair of sets with
+    the most values, so that neither a model of one dataset nor a dataset of few models takes the
+    others' ranks away.
+
+    Attributes:
+        metrics: the names of what is ranked by.
+        better: the direction of the only metric; empty where there are several.
+        datasets: those that all places have, in alphabetical order.
+        places: best first.
+        left_out: each line and dataset that has no part in it, and why.
+        friedman: whether any two lines differ; None of fewer than two datasets or three lines.
+        critical_difference: the least difference of two mean ranks that shows that they differ, by
+            Nemenyi's test; NaN where there is none.
+        cliques: the first and the last place of each group that does not differ by it.
+    """
+
+    metrics: tuple[str, ...]
+    better: statistics.Better | Literal[""]
+    datasets: tuple[str, ...]
+    places: tuple[Place, ...]
+    left_out: tuple[tuple[str, str], ...] = ()
+    friedman: statistics.Friedman | None = None
+    critical_difference: float = math.nan
+    cliques: tuple[tuple[int, int], ...] = ()
+
+    def pairs(self, best: int | None = None) -> "pd.DataFrame":
+        """How often each line is better than each below it, and whether that is chance.
+
+        Columns: ``a`` and ``b``, places from 0; ``win_rate``, the probability that a is better than
+        b in a dataset, seed against seed where one metric ranks; ``difference``, of the means of
+        one metric in one dataset, otherwise of the mean ranks; ``p``, by Wilcoxon's signed-rank
+        test over datasets, of one dataset by Welch's test over seeds; ``p_holm``, corrected for the
+        number of pairs; ``seeds_needed``, the seeds a line that Welch's test would need for a
+        difference of this size (one metric in one dataset).
+
+        Args:
+            best: the pairs of so many of the best places alone.
+        """
+        import pandas as pd
+
+        records = []
+        for (i, a), (j, b) in combinations(enumerate(self.places[:best]), 2):
+            records.append({"a": i, "b": j, **self.compared(a, b)})
+        columns = ["a", "b", "win_rate", "difference", "p", "seeds_needed"]
+        frame = pd.DataFrame(records, columns=columns)
+        frame.insert(5, "p_holm", statistics.holm(frame["p"].to_numpy(dtype=float)))
+        return frame
+
+    def draw(self, format: str, width: int = 100, bold: bool = False) -> str:
+        """The places and the best of them in pairs, as :meth:`Leaderboard.draw`."""
+        if format == "csv":
+            return rankings.to_csv(self)
+        sheets = rankings.sheets(self)
+        return draw(sheets, format, heading="Ranking", width=width, bold=bold)
+
+    def compared(self, a: Place, b: Place) -> dict[str, float]:
+        if not self.better:
+            ranks = [x - y for x, y in zip(a.ranks, b.ranks)]
+            wins = fmean([float(rank < 0) + 0.5 * (rank == 0) for rank in ranks])
+            p = statistics.wilcoxon(ranks) if len(ranks) > 1 else math.nan
+            return {"win_rate": wins, "difference": fmean(ranks), "p": p, "seeds_needed": math.nan}
+        seeds = [
+            (list(x.values.values()), list(y.values.values())) for x, y in zip(a.scores, b.scores)
+        ]
+        wins = fmean([statistics.win_rate(x, y, self.better) for x, y in seeds])
+        if len(seeds) > 1:
+            p = statistics.wilcoxon([x.mean - y.mean for x, y in zip(a.scores, b.scores)])
+            ranks = [x - y for x, y in zip(a.ranks, b.ranks)]
+            return {"win_rate": wins, "difference": fmean(ranks), "p": p, "seeds_needed": math.nan}
+        found = statistics.welch(*seeds[0])
+        needed = statistics.seeds_needed(found.mean, a.scores[0].sd, b.scores[0].sd)
+        return {"win_rate": wins, "difference": found.mean, "p": found.p, "seeds_needed": needed}
+
+
+@dataclass(frozen=True)
 class Leaderboard:
     """The leaderboards of a store, a board a dataset, in alphabetical order."""
 
@@ -143,16 +269,24 @@ class Leaderboard:
 
     @property
     def lines(self) -> "pd.DataFrame":
-        """All lines, wide: what identifies one, and of every metric four columns.
+        """All lines, wide: what identifies one, and of every metric several columns.
 
-        ``<metric>`` is the mean, ``<metric>_ci95`` the half-width of its 95 % interval,
-        ``<metric>_n`` the number of seeds in it, ``<metric>_na`` the number of finished seeds
-        without a value. Numbers are whole: nothing is rounded.
+        ``<metric>`` is the mean, ``<metric>_ci95`` the half-width of its 95 % t-interval,
+        ``<metric>_sd`` the standard deviation, ``<metric>_n`` the number of seeds in it,
+        ``<metric>_na`` the number of finished seeds without a value; ``<metric>_low`` and
+        ``<metric>_high`` are the ends of its 95 % bootstrap interval, where any line has as many
+        seeds as that needs. Numbers are whole: nothing is rounded.
         """
         import pandas as pd
 
         names = [measure.name for measure in self.measures]
-        nothing = Score(math.nan, math.nan, 0, 0)
+        many = {
+            name
+            for board in self.boards
+            for line in board.lines
+            for name, score in line.scores.items()
+            if score.n >= statistics.LEAST_BOOTSTRAP
+        }
         records = []
         for board in self.boards:
             for line in board.lines:
@@ -160,14 +294,43 @@ class Leaderboard:
                 record += [line.hyperparameters, line.backbone, line.sampler or "none"]
                 record += [line.own, line.seeds, line.failed]
                 for name in names:
-                    score = line.scores.get(name, nothing)
-                    record += [score.mean, score.half, score.n, score.missing]
+                    score = line.scores.get(name, NOTHING)
+                    record += [score.mean, score.half, score.sd, score.n, score.missing]
+                    record += score.bootstrap if name in many else ()
                 records.append(record)
         columns = ["dataset", "rank", "label", "model", "hyperparameters", "backbone", "sampler"]
         columns += ["own", "seeds", "failed"]
         for name in names:
-            columns += [name, f"{name}_ci95", f"{name}_n", f"{name}_na"]
+            columns += [name, *(f"{name}_{part}" for part in ("ci95", "sd", "n", "na"))]
+            columns += [f"{name}_low", f"{name}_high"] if name in many else []
         return pd.DataFrame(records, columns=columns)
+
+    @cached_property
+    def ranking(self) -> Ranking:
+        """The lines over all datasets."""
+        return ranking(self.boards)
+
+    def of(self, *datasets: str) -> "Leaderboard":
+        """The boards of these datasets alone.
+
+        Args:
+            datasets: their labels, ``mnist(train=1000)``, or ``mnist`` for all of that name where
+                none is called just that.
+
+        Raises:
+            InputError: there is no such dataset.
+        """
+        names = [board.dataset for board in self.boards]
+        chosen: set[str] = set()
+        for dataset in datasets:
+            found = [name for name in names if name == dataset]
+            found = found or [name for name in names if name.partition("(")[0] == dataset]
+            if not found:
+                raise InputError(
+                    f"no dataset {dataset!r} in these results{suggestion(dataset, names)}"
+                )
+            chosen.update(found)
+        return Leaderboard(tuple(board for board in self.boards if board.dataset in chosen))
 
     def headline(self) -> "Leaderboard":
         """The same lines and ranks with the ranked metrics and the costs alone."""
@@ -202,30 +365,18 @@ class Leaderboard:
                 boards.append(only(board, kept))
         return Leaderboard(tuple(boards))
 
-    def to_csv(self) -> str:
-        """:attr:`lines` as CSV; what does not apply is empty."""
-        return self.lines.to_csv(index=False, lineterminator="\n")
-
-    def to_markdown(self) -> str:
-        """A heading, a table and its notes for every dataset, best means in bold."""
-        return tables.markdown(self.boards)
-
-    def to_latex(self) -> str:
-        r"""Tables for a document that has ``\usepackage{booktabs}``, one a family of metrics."""
-        return tables.latex(self.boards)
-
-    def to_text(self, width: int = 80, bold: bool = False) -> str:
-        """Tables that fit a terminal, columns cut into blocks where they are too wide for it.
+    def draw(self, format: str, width: int = 100, bold: bool = False) -> str:
+        """The tables of all boards as text, md, latex, html or svg; :attr:`lines` as csv.
 
         Args:
-            width: columns of the terminal. Less than the names and one metric need is not kept.
-            bold: whether the best means are bold, by ANSI escapes; otherwise they have a ``*``.
+            format: which. LaTeX is a document; its tables need ``\\usepackage{booktabs}``.
+            width: columns of the terminal (text, svg): wider tables are cut into blocks.
+            bold: whether marks are ANSI escapes (text), or ``*`` the best and ``+`` the second.
         """
-        return tables.text(self.boards, width, bold)
-
-    def to_svg(self, width: int = 132) -> str:
-        """A picture of :meth:`to_text` in a terminal."""
-        return tables.picture(self.to_text(width, bold=True), width)
+        if format == "csv":
+            return self.lines.to_csv(index=False, lineterminator="\n")
+        sheets = [tables.sheet(board) for board in self.boards]
+        return draw(sheets, format, width=width, bold=bold)
 
 
 def leaderboard(rows: "pd.DataFrame") -> Leaderboard:
@@ -247,9 +398,17 @@ def board_of(dataset: str, records: list[Record]) -> Board:
     records = spread(records)
     scored = [r for r in records if r["family"] != "status"]
     failed = [r for r in records if r["family"] == "status"]
+    sampled = {r["metric"] for r in scored if r["sampler"]}
     measures = in_order(
         {
-            r["metric"]: Measure(r["metric"], r["family"], r["better"], r["unit"], r["ranked"])
+            r["metric"]: Measure(
+                r["metric"],
+                r["family"],
+                r["better"],
+                r["unit"],
+                r["ranked"],
+                sampled=r["metric"] in sampled,
+            )
             for r in scored
         }.values()
     )
@@ -334,29 +493,9 @@ def lines_of(blank: Line, records: list[Record]) -> list[Line]:
 
 def score(values: Mapping[int, list[float]]) -> Score:
     """The score of the finite values of every seed; several values of one seed are averaged."""
-    means = [statistics.fmean(held) for _, held in sorted(values.items()) if held]
-    mean, half = interval(means)
-    return Score(mean, half, len(means), len(values) - len(means))
-
-
-def interval(values: list[float]) -> tuple[float, float]:
-    r"""The mean and the half-width of its 95 % interval.
-
-    .. math:: \bar v \pm t_{n-1,\,0.975}\, s / \sqrt n
-
-    with s the standard deviation of n values (n - 1 in its denominator), from Student's t with
-    n - 1 degrees of freedom. NaN where there are too few values.
-    """
-    from scipy.special import stdtrit
-
-    n = len(values)
-    if not n:
-        return math.nan, math.nan
-    mean = statistics.fmean(values)
-    if n == 1:
-        return mean, math.nan
-    deviation = statistics.stdev(values)
-    return mean, float(stdtrit(n - 1, 0.975)) * deviation / math.sqrt(n)
+    means = {seed: fmean(held) for seed, held in sorted(values.items()) if held}
+    mean, half = statistics.interval(list(means.values()))
+    return Score(mean, half, len(means), len(values) - len(means), means)
 
 
 def mean_ranks(lines: list[Line], measures: Iterable[Measure]) -> list[float]:
@@ -367,13 +506,10 @@ def mean_ranks(lines: list[Line], measures: Iterable[Measure]) -> list[float]:
     with F the families of ``measures`` and r_m the line's rank by the mean of metric m: 1 is best,
     ties share the average of their ranks. NaN where there are no metrics.
     """
-    import pandas as pd
-
     families: dict[str, list[Any]] = defaultdict(list)
     for measure in measures:
-        means = pd.Series([line.mean(measure.name) for line in lines], dtype=float)
-        ranks = means.rank(method="average", ascending=measure.better == "lower")
-        families[measure.family].append(ranks)
+        means = [line.mean(measure.name) for line in lines]
+        families[measure.family].append(statistics.ranks(means, measure.better or "higher"))
     if not families:
         return [math.nan] * len(lines)
     of_family = [sum(ranks) / len(ranks) for ranks in families.values()]
@@ -409,9 +545,15 @@ def narrowed(board: Board, kept: tuple[Measure, ...]) -> Board:
 
 
 def only(board: Board, kept: tuple[Measure, ...]) -> Board:
-    """``board`` with the metrics ``kept``, sorted and ranked by the first."""
+    """``board`` with the metrics ``kept``, sorted and ranked by the first.
+
+    Where none of them scores a sampler, the samplers of a model share a line.
+    """
     first, board = kept[0], narrowed(board, kept)
     sign, lines = -1 if first.better == "higher" else 1, board.lines
+    if not any(measure.sampled for measure in kept):
+        models = {(line.label, line.hyperparameters, line.backbone): line for line in lines}
+        lines = tuple(replace(line, sampler="", own=False) for line in models.values())
     having = [line for line in lines if valued(line, first.name)]
     ranks = mean_ranks(having, [first] if first.better else [])
     found = [replace(line, rank=rank) for line, rank in zip(having, ranks)]
@@ -422,6 +564,82 @@ def only(board: Board, kept: tuple[Measure, ...]) -> Board:
         lines=(*found, *sorted(lacking, key=lambda line: line.order)),
         ranked_by=(first.name,) if first.better else (),
     )
+
+
+def ranking(boards: Iterable[Board]) -> Ranking:
+    """The ranking over boards: by the metrics that each is ranked by."""
+    held: dict[tuple[str, str, str, int], dict[str, Line]] = defaultdict(dict)
+    measures: dict[str, list[Measure]] = {}
+    for board in boards:
+        measures[board.dataset] = [m for m in board.measures if m.name in board.ranked_by]
+        seen: Counter[tuple[str, str, str]] = Counter()
+        for line in board.lines:
+            if not math.isnan(line.rank):
+                name = (line.label, line.backbone, line.sampler)
+                held[*name, seen[name]][board.dataset] = line
+                seen[name] += 1
+    datasets = shared(frozenset(lines) for lines in held.values())
+    names = sorted(name for name, lines in held.items() if datasets <= lines.keys())
+    chosen = {m.name: m for dataset in sorted(datasets) for m in measures[dataset]}
+    better = next(iter(chosen.values())).better if len(chosen) == 1 else ""
+    of_dataset = []
+    for dataset in sorted(datasets):
+        means = mean_ranks([held[name][dataset] for name in names], measures[dataset])
+        equal = [round(mean, 9) for mean in means]  # sums of equal parts
+        of_dataset.append(statistics.ranks(equal, "lower").tolist())
+    places = []
+    for name, *ranks in zip(names, *of_dataset):
+        lines = [held[name][dataset] for dataset in sorted(datasets)]
+        scores = [line.scores[metric] for line in lines for metric in chosen] if better else []
+        own = any(line.own for line in lines)
+        mean, half = statistics.interval(ranks)
+        half = half if len(ranks) > 2 else math.nan
+        label, backbone, sampler, _ = name
+        places.append(Place(label, backbone, sampler, own, tuple(ranks), mean, half, tuple(scores)))
+    places.sort(key=lambda place: place.mean)
+    left_out = [
+        (
+            " ".join(filter(None, name[:3])),
+            f"no rank in {', '.join(sorted(datasets - held[name].keys()))}",
+        )
+        for name in sorted(held)
+        if name not in names
+    ]
+    left_out += [
+        (
+            dataset,
+            f"{sum(dataset in held[name] for name in names)} of {len(names)} lines have a rank",
+        )
+        for dataset in sorted(measures.keys() - datasets)
+    ]
+    found = Ranking(
+        tuple(m.name for m in in_order(chosen.values())),
+        better,
+        tuple(sorted(datasets)),
+        tuple(places),
+        tuple(left_out),
+    )
+    if len(datasets) < 2 or len(places) < 2:
+        return found
+    critical = statistics.critical_difference(len(places), len(datasets))
+    ranks_of = list(zip(*(place.ranks for place in places)))
+    return replace(
+        found,
+        friedman=statistics.friedman(ranks_of) if len(places) > 2 else None,
+        critical_difference=critical,
+        cliques=statistics.cliques([place.mean for place in places], critical),
+    )
+
+
+def shared(has: Iterable[frozenset[str]]) -> frozenset[str]:
+    """The datasets of those that lines have that give the most values: datasets times lines."""
+    counts = Counter(has)
+
+    def values(datasets: frozenset[str]) -> tuple[int, int, list[str]]:
+        lines = sum(n for held, n in counts.items() if datasets <= held)
+        return (lines * len(datasets), len(datasets), sorted(datasets))
+
+    return max(counts, key=values, default=frozenset())
 
 
 def valued(line: Line, metric: str) -> bool:

@@ -1,26 +1,27 @@
 """The page of reproductions: what others published beside what our own runs gave.
 
-``python -m aebench.benchmark.reproductions results`` writes ``results/reproductions.md``. The
-figures are those that the shipped grids state; a grid's run is read from the folder of its name.
+It is ``results/reproductions.md``. The figures are those that the shipped grids state; a grid's run
+is read from the folder of its name.
 """
 
 import csv
 import json
 import math
 import re
-import statistics
-import sys
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from ..plugins import InputError
 from .grid import Figure, Parameters, figures, label, plain, read_grid, shipped, specs
-from .leaderboard import Score, bare, interval
-from .report.tables import escape_markdown, precision
+from .leaderboard import Score, bare
+from .report.markdown import escape
 from .report.tables import figures as digits
+from .report.tables import precision
+from .statistics import interval
 
 HEADER = """# Reproductions
 
@@ -149,7 +150,7 @@ def runs_of(
     runs = []
     seeds = {spec["seed"] for spec in planned}
     for differing, by_seed in sorted(groups.items(), key=lambda group: (len(group[0]), group[0])):
-        means = [statistics.fmean(values) for _, values in sorted(by_seed.items()) if values]
+        means = [fmean(values) for _, values in sorted(by_seed.items()) if values]
         score = Score(*interval(means), len(means), len(by_seed) - len(means))
         if len(means) < len(seeds):
             differing = (*differing, f"{len(means)} of {len(seeds)} seeds")
@@ -214,11 +215,11 @@ def page(found: list[Reproduction]) -> str:
         command = f"`aebench run {reproduction.grid}`"
         for obtained, run in told(reproduction):
             cells = [subject(figure), reproduction.dataset, metric, published(figure), obtained]
-            cells = [escape_markdown(cell) for cell in [*cells, run, source]]
+            cells = [escape(cell) for cell in [*cells, run, source]]
             lines.append(f"| {' | '.join([*cells, command])} |")
     lines += ["", "## Protocols", ""]
     protocols = {reproduction.grid: reproduction.about for reproduction in found}
-    lines += [f"- `{name}`: {escape_markdown(protocols[name])}" for name in sorted(protocols)]
+    lines += [f"- `{name}`: {escape(protocols[name])}" for name in sorted(protocols)]
     return "\n".join([*lines, "", FOOTER])
 
 
@@ -253,8 +254,3 @@ def shown(score: Score, places: int) -> str:
     mean, half = digits(score, max(places, precision(score)))
     seeds = "1 seed" if score.n == 1 else f"{score.n} seeds"
     return f"{mean} ± {half} ({seeds})" if half else f"{mean} ({seeds})"
-
-
-if __name__ == "__main__":
-    folder = Path(sys.argv[1])
-    (folder / "reproductions.md").write_text(page(reproductions(folder)), encoding="utf-8")

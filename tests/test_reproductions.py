@@ -9,10 +9,10 @@ import pytest
 import yaml
 from aebench.benchmark import run
 from aebench.benchmark.grid import read_grid, shipped, specs
-from aebench.benchmark.leaderboard import interval
 from aebench.benchmark.reproductions import natural, page, reproductions
 from aebench.benchmark.rows import COLUMNS
 from aebench.benchmark.runner import changed
+from aebench.benchmark.statistics import interval
 from aebench.benchmark.store import Store
 from aebench.plugins import InputError
 

@@ -1,34 +1,20 @@
-"""A leaderboard as Markdown, LaTeX and text: numbers, escapes and notes."""
+"""A leaderboard's tables: numbers, marks and notes, for every format to draw."""
 
-import io
 import math
-import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
+
+from .sheets import PAD, Cell, Column, Sheet, clean, crop
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from ..leaderboard import Absence, Board, Line, Measure, Score
 
 SHOWN_COSTS = ("train_seconds", "parameters")
-ARROWS = {"higher": "↑", "lower": "↓", "": ""}
-NOTHING = "No results yet."
 OWN = "†"
 """What marks the sampler that a model's paper uses."""
-LATEX_COLUMNS = 4
-"""Metrics side by side in a LaTeX table: what a page of text is wide enough for."""
-MARKDOWN_COLUMNS = 8
-"""Metrics side by side in a Markdown table; more are cut into a table a family."""
-LONGEST = 48
-"""Characters of a name in the terminal; longer ones lose their middle."""
-
-
-UNFIT = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Characters that end a line, steer a terminal, turn the text's direction or are half a pair."""
 
 
 # Numbers.
@@ -43,16 +29,18 @@ class Entry:
         half: the half-width of its interval in figures; empty where there is none.
         seeds: the number of seeds in the mean where it is not the line's; empty otherwise.
         best: whether it is the best of its column, or ties with it in the figures shown.
+        second: whether it is the best of those that are not, or ties with it likewise.
     """
 
     mean: str
     half: str = ""
     seeds: str = ""
     best: bool = False
+    second: bool = False
 
 
 @dataclass(frozen=True)
-class Column:
+class Scored:
     """A metric with its entries, a line each."""
 
     measure: "Measure"
@@ -95,7 +83,7 @@ def figures(score: "Score", places: int) -> tuple[str, str]:
     return mean + suffix, half
 
 
-def columns(board: "Board") -> list[Column]:
+def columns(board: "Board") -> list[Scored]:
     """What a table of ``board`` shows: every metric with a value, of costs only the main ones."""
     held = {name for line in board.lines for name, score in line.scores.items() if score.n}
     filled = [measure for measure in board.measures if measure.name in held]
@@ -103,7 +91,7 @@ def columns(board: "Board") -> list[Column]:
     return [column(measure, board.lines) for measure in main or filled]
 
 
-def column(measure: "Measure", lines: Iterable["Line"]) -> Column:
+def column(measure: "Measure", lines: Sequence["Line"]) -> Scored:
     scores = [line.scores.get(measure.name) for line in lines]
     held = [score for score in scores if score is not None and score.n]
     pick = max if measure.better == "higher" else min
@@ -113,19 +101,28 @@ def column(measure: "Measure", lines: Iterable["Line"]) -> Column:
     plain = [score for score in held if not scientific(score)]
     places = precision(pick(plain, key=lambda s: s.mean)) if plain and best else None
 
+    def own(score: "Score") -> int:
+        return precision(score) if places is None else min(places, decimals(score, 4))
+
+    def tie(score: "Score", other: "Score | None") -> bool:
+        if other is None:
+            return False
+        return figures(score, own(score))[0] == figures(other, own(score))[0]
+
+    others = [score for score in held if not tie(score, best)]
+    second = pick(others, key=lambda s: s.mean) if best and others else None
+
     def entry(line: "Line", score: "Score | None") -> Entry:
         if score is None or not score.n:
             return Entry("n/a" if line.seeds else "failed")
+        seeds = str(score.n) if score.n < line.seeds else ""
         if count:
-            return Entry(f"{score.mean:.0f}")
-        own = precision(score)
-        if places is not None:
-            own = min(places, decimals(score, 4))
-        mean, half = figures(score, own)
-        ties = best is not None and figures(score, own)[0] == figures(best, own)[0]
-        return Entry(mean, half, str(score.n) if score.n < line.seeds else "", ties)
+            return Entry(f"{score.mean:.0f}", seeds=seeds)
+        leads = tie(score, best)
+        follows = not leads and tie(score, second)
+        return Entry(*figures(score, own(score)), seeds, leads, follows)
 
-    return Column(measure, tuple(entry(line, score) for line, score in zip(lines, scores)))
+    return Scored(measure, tuple(entry(line, score) for line, score in zip(lines, scores)))
 
 
 def identity(board: "Board") -> tuple[list[str], list[list[str]]]:
@@ -141,26 +138,64 @@ def identity(board: "Board") -> tuple[list[str], list[list[str]]]:
     return header, rows
 
 
+# Tables.
+
+
+def sheet(board: "Board") -> Sheet:
+    """The table of one dataset: names, metrics by family, and how many seeds they are of."""
+    header, identities = identity(board)
+    names = [Column(n, "right" if n == "rank" else "left") for n in header[:4]]
+    # What the figures took stands beside the costs, at the end.
+    counts = [Column(n, group="cost") for n in header[4:]]
+    shown = columns(board)
+    heads = [
+        Column(m.name, "right", m.unit, m.better, m.family) for m in (c.measure for c in shown)
+    ]
+    cells = list(zip(*(aligned(c.entries) for c in shown))) or [()] * len(identities)
+    rows = [
+        (*map(Cell, who[:4]), *held, *map(Cell, who[4:])) for who, held in zip(identities, cells)
+    ]
+    return Sheet(board.dataset, (*names, *heads, *counts), tuple(rows), tuple(notes(board)))
+
+
+def aligned(entries: Sequence[Entry]) -> list[Cell]:
+    """A column's cells, with figure spaces that put means, half-widths and seeds in line."""
+    means, halves, seeds = (
+        max((len(part) for part in parts), default=0)
+        for parts in zip(*((e.mean, e.half, e.seeds) for e in entries))
+    )
+    cells = []
+    for entry in entries:
+        text = entry.mean.rjust(means, PAD)
+        if halves:
+            text += f" ± {entry.half.rjust(halves, PAD)}" if entry.half else PAD * (halves + 3)
+        if seeds:
+            text += f" (n={entry.seeds.rjust(seeds, PAD)})" if entry.seeds else PAD * (seeds + 5)
+        cells.append(Cell(text, "best" if entry.best else "second" if entry.second else ""))
+    return cells
+
+
 # Words.
 
 
-def notes(board: "Board", bold: str) -> list[str]:
+def notes(board: "Board", marks: str = "") -> list[str]:
     """What a reader of ``board`` must know, a sentence each.
 
     Args:
         board: the board.
-        bold: how the best means are marked, in words.
+        marks: how the best means are marked, in words, where a format says so here.
     """
     shown = [c.measure for c in columns(board)]
     scores = [line.scores[m.name] for line in board.lines for m in shown if m.name in line.scores]
     counts = {score.n for score in scores if score.n}
+    also = f"; {marks}" if marks else ""
     found = []
     if counts and max(counts) > 1:
-        found.append(f"mean ± half-width of the 95 % t-interval over seeds; {bold}")
+        found.append(f"mean ± half-width of the 95 % t-interval over seeds{also}")
         if 1 in counts:
             found.append("a value without ± is of one seed: no interval")
     elif counts:
-        found.append(f"one seed: no interval; {bold}")
+        found.append(f"one seed: no interval{also}")
     found.append(ranking(board))
     if any(line.own for line in board.lines):
         found.append(f"{OWN} the sampler that the model's paper uses, or the nearest to it here")
@@ -211,272 +246,3 @@ def whose(absences: list["Absence"], everyone: set[str]) -> str:
     with_sampler = f" with {', '.join(samplers)}" if all(samplers) else ""
     labels = sorted({a.label for a in absences})
     return with_sampler + ("" if set(labels) == everyone else f", for {', '.join(labels)}")
-
-
-def clean(text: str) -> str:
-    """``text`` in one line, without characters that steer a terminal or cannot be written."""
-    return " ".join(UNFIT.sub(" ", text).split())
-
-
-def crop(text: str, length: int = LONGEST) -> str:
-    """``text`` in at most ``length`` characters; what is left out is its middle."""
-    if len(text) <= length:
-        return text
-    tail = (length - 1) // 2
-    return f"{text[: length - 1 - tail]}…{text[-tail:]}"
-
-
-# Markdown.
-
-
-def markdown(boards: Iterable["Board"]) -> str:
-    parts = ["# Leaderboard"]
-    for board in boards:
-        parts.append(f"## {escape_markdown(board.dataset)}")
-        shown = columns(board)
-        if len(shown) <= MARKDOWN_COLUMNS:
-            parts.append(markdown_table(board, shown))
-        else:
-            for family, members in groupby(shown, key=lambda c: c.measure.family):
-                parts += [f"### {escape_markdown(family)}", markdown_table(board, list(members))]
-        first, *others = notes(board, "best in **bold**, with all that tie to the digits shown")
-        parts.append("\n".join([f"- {first}", *(f"- {escape_markdown(note)}" for note in others)]))
-    return "\n\n".join(parts if len(parts) > 1 else [*parts, NOTHING]) + "\n"
-
-
-def markdown_table(board: "Board", shown: list[Column]) -> str:
-    header, rows = identity(board)
-    cells = [[escape_markdown(cell) for cell in row] for row in rows]
-    rule = ["---:", "---", "---", "---", "---:", "---:"]
-    for c in shown:
-        unit = f" ({c.measure.unit})" if c.measure.unit else ""
-        arrow = f" {ARROWS[c.measure.better]}".rstrip()
-        header.append(escape_markdown(c.measure.name + unit) + arrow)
-        rule.append("---:")
-        for row, entry in zip(cells, c.entries):
-            row.append(f"**{joined(entry)}**" if entry.best else joined(entry))
-    return "\n".join(f"| {' | '.join(row)} |" for row in [header, rule, *cells])
-
-
-def joined(entry: Entry, plus_minus: str = " ± ") -> str:
-    half = plus_minus + entry.half if entry.half else ""
-    return entry.mean + half + (f" (n={entry.seeds})" if entry.seeds else "")
-
-
-def escape_markdown(text: str) -> str:
-    text = re.sub(r"[\\`*|~]", r"\\\g<0>", clean(text)).replace("](", "]\\(")
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-
-
-# LaTeX.
-
-LATEX = {
-    "\\": r"\textbackslash{}",
-    "^": r"\textasciicircum{}",
-    "~": r"\textasciitilde{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    "[": "{[}",  # or it would be read as an argument of what stands before
-    "↑": r"$\uparrow$",
-    "↓": r"$\downarrow$",
-    "→": r"$\to$",
-    "±": r"$\pm$",
-    "×": r"$\times$",
-    "≤": r"$\leq$",
-    "≥": r"$\geq$",
-    "²": r"$^2$",
-    "·": r"$\cdot$",
-    "†": r"$\dagger$",
-    "β": r"$\beta$",
-    "σ": r"$\sigma$",
-    "–": "--",
-    "—": "---",
-    "…": r"\ldots{}",
-    "’": "'",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-}
-ACCENTED = set("áàâäãåçéèêëíìîïñóòôöõøúùûüæßÁÀÂÄÃÅÇÉÈÊËÍÌÎÏÑÓÒÔÖÕØÚÙÛÜÆ")
-
-
-def latex(boards: Iterable["Board"]) -> str:
-    parts = ["% Needs \\usepackage{booktabs}."]
-    for board in boards:
-        shown = columns(board)
-        for family, members in groupby(shown, key=lambda c: c.measure.family):
-            held = list(members)
-            for start in range(0, len(held), LATEX_COLUMNS):
-                parts.append(latex_table(board, family, held[start : start + LATEX_COLUMNS]))
-        under = notes(board, "best in bold, with all that tie to the digits shown")
-        items = "\n".join(f"  \\item {escape_latex(note)}." for note in under)
-        parts.append(f"\\begin{{itemize}}\n{items}\n\\end{{itemize}}")
-    return "\n\n".join(parts if len(parts) > 1 else [*parts, NOTHING]) + "\n"
-
-
-def latex_table(board: "Board", family: str, shown: list[Column]) -> str:
-    header, rows = identity(board)
-    header = [escape_latex(cell) for cell in header]
-    cells = [[escape_latex(cell) for cell in row] for row in rows]
-    for c in shown:
-        unit = f" ({c.measure.unit})" if c.measure.unit else ""
-        header.append(escape_latex(f"{c.measure.name}{unit} {ARROWS[c.measure.better]}".rstrip()))
-        for row, entry in zip(cells, c.entries):
-            text = joined(entry, r" $\pm$ ")
-            row.append(f"\\textbf{{{text}}}" if entry.best else text)
-    body = [" & ".join(row) + r" \\" for row in [header, *cells]]
-    return "\n".join(
-        [
-            r"\begin{table}[htbp]",
-            r"\centering",
-            r"\footnotesize",
-            f"\\caption{{{escape_latex(board.dataset)}: {escape_latex(family)}}}",
-            f"\\begin{{tabular}}{{rlllrr{'r' * len(shown)}}}",
-            r"\toprule",
-            body[0],
-            r"\midrule",
-            *body[1:],
-            r"\bottomrule",
-            r"\end{tabular}",
-            r"\end{table}",
-        ]
-    )
-
-
-def escape_latex(text: str) -> str:
-    """``text`` for pdflatex; characters that its fonts lack by their number, ``[U+1F600]``."""
-
-    def one(sign: str) -> str:
-        if sign in LATEX:
-            return LATEX[sign]
-        return sign if sign.isascii() or sign in ACCENTED else f"{{[}}U+{ord(sign):04X}]"
-
-    return "".join(one(sign) for sign in clean(text))
-
-
-# Text.
-
-
-@dataclass(frozen=True)
-class Strip:
-    """One column of a text table: the lines of its header, and a cell a line of the board."""
-
-    header: str
-    cells: tuple[str, ...]
-    best: tuple[bool, ...]
-    right: bool = True
-
-    @property
-    def width(self) -> int:
-        """In columns of a terminal, where an emoji takes two."""
-        from rich.cells import cell_len
-
-        return max(cell_len(part) for part in (*self.header.split("\n"), *self.cells))
-
-
-GAP = 2
-"""Spaces between two columns of a text table."""
-
-
-def text(boards: Iterable["Board"], width: int, bold: bool) -> str:
-    from rich.console import Console
-    from rich.padding import Padding
-    from rich.text import Text
-
-    out = io.StringIO()
-    width = max(width, 20)
-    console = Console(
-        file=out,
-        width=100_000,  # tables have the width they need: a cropped number would mislead
-        force_terminal=bold,
-        color_system="standard" if bold else None,
-        no_color=True,
-        highlight=False,
-        legacy_windows=False,
-    )
-    mark = "best in bold" if bold else "* best"
-    for board in boards:
-        console.print(Text(clean(board.dataset), style="bold"), width=width)
-        console.print()
-        for block in blocks(board, width, bold):
-            console.print(drawn(block))
-            console.print()
-        for note in notes(board, f"{mark}, with all that tie to the digits shown"):
-            console.print(Padding(Text(f"- {note}"), (0, 0, 0, 2)), width=width)
-        console.print()
-    lines = out.getvalue().rstrip().split("\n") if out.getvalue() else [NOTHING]
-    return "".join(f"{line.rstrip()}\n" for line in lines)
-
-
-def drawn(block: list[Strip]) -> "Table":
-    from rich.box import SIMPLE_HEAD
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
-    for strip in block:
-        side: Literal["left", "right"] = "right" if strip.right else "left"
-        table.add_column(Text(strip.header), justify=side, vertical="bottom", no_wrap=True)
-    for n in range(len(block[0].cells)):
-        table.add_row(*(Text(s.cells[n], style="bold" if s.best[n] else "") for s in block))
-    return table
-
-
-def blocks(board: "Board", width: int, bold: bool) -> list[list[Strip]]:
-    """The columns of ``board`` in tables of ``width``: a family is torn only if it must be.
-
-    Every table begins with the names of the lines; seeds and failures stand in the last.
-    """
-    header, rows = identity(board)
-    who = [
-        Strip(name, tuple(crop(clean(cell)) for cell in cells), (False,) * len(rows), right)
-        for name, cells, right in zip(header, zip(*rows), [True, False, False, False, True, True])
-    ]
-    told_apart = len({(row[1], row[3]) for row in rows}) == len(rows)
-    names = [who[1], who[3]] if told_apart else who[1:4]
-    families = [
-        [strip_of(column, bold) for column in members]
-        for _, members in groupby(columns(board), key=lambda c: c.measure.family)
-    ]
-
-    def fits(block: list[Strip]) -> bool:
-        return sum(strip.width + GAP for strip in block) - GAP <= width
-
-    made, block, bare = [], who[:4], True
-    for family in [*families, who[4:]]:
-        together = fits([*block, *family]) or (not bare and fits([*names, *family]))
-        for part in [family] if together else [[strip] for strip in family]:
-            if not bare and not fits([*block, *part]):
-                made.append(block)
-                block = list(names)
-            block, bare = [*block, *part], False
-    return [*made, block]
-
-
-def strip_of(column: Column, bold: bool) -> Strip:
-    """A metric's column, with means and half-widths aligned."""
-    entries, measure = column.entries, column.measure
-    means = max(len(entry.mean) for entry in entries)
-    halves = max(len(entry.half) for entry in entries)
-    seeds = max(len(entry.seeds) for entry in entries)
-    cells = []
-    for entry in entries:
-        cell = entry.mean.rjust(means)
-        if halves:
-            cell += f" ± {entry.half.rjust(halves)}" if entry.half else " " * (halves + 3)
-        if seeds:
-            cell += f" (n={entry.seeds.rjust(seeds)})" if entry.seeds else " " * (seeds + 5)
-        cells.append(cell + ("" if bold else "*" if entry.best else " "))
-    name, bracket, qualifier = clean(measure.name).partition("[")
-    about = f"{ARROWS[measure.better]} {clean(measure.unit)}".strip()
-    header = "\n".join(crop(part, 24) for part in (name, bracket + qualifier, about) if part)
-    return Strip(header, tuple(cells), tuple(bold and entry.best for entry in entries))
-
-
-def picture(text: str, width: int) -> str:
-    """Text with ANSI escapes as the SVG of a terminal."""
-    from rich.console import Console
-    from rich.text import Text
-
-    console = Console(record=True, width=width, file=io.StringIO(), force_terminal=True)
-    console.print(Text.from_ansi(text))
-    return console.export_svg(title="aebench", unique_id="aebench")
