@@ -21,8 +21,9 @@ def across_seeds(store: "Store", cells: Iterable[Cell]) -> dict[str, list[dict[s
     """
     groups: dict[tuple[str, str], list[tuple[Cell, Path]]] = defaultdict(list)
     for cell in cells:
-        same = digest({k: v for k, v in cell.spec.items() if k != "seed"})
-        for path in sorted((store.folder(cell) / "kept").glob("*.npz")):
+        kept = sorted((store.folder(cell) / "kept").glob("*.npz"))
+        same = digest({k: v for k, v in cell.spec.items() if k != "seed"}) if kept else ""
+        for path in kept:
             groups[path.stem, same].append((cell, path))
     found: dict[str, list[dict[str, Any]]] = defaultdict(list)
     for (metric, _), held in groups.items():
@@ -45,15 +46,18 @@ def compared(
 
     from .evaluate import rows_of
     from .metrics import AcrossSeeds, Metric, NotApplicable, Values
+    from .train import arithmetic
 
-    choices = {m["name"]: m["parameters"] for m in held[0][0].spec["evaluation"]["metrics"]}
+    spec = held[0][0].spec
+    choices = {m["name"]: m["parameters"] for m in spec["evaluation"]["metrics"]}
     metric = Metric.make(name, choices[name])
     assert isinstance(metric, AcrossSeeds)
     values: list[Values] = [{} for _ in held]
     note = "one seed has no other to be compared with" if len(held) < 2 else ""
     if not note:
         try:
-            values = metric.compare([dict(np.load(path)) for _, path in held])
+            with arithmetic(spec["training"]["threads"]):  # not on as many as this machine has
+                values = metric.compare([dict(np.load(path)) for _, path in held])
         except NotApplicable as reason:
             note = str(reason)
     estimator = "" if note else metric.compared(len(held))

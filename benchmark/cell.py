@@ -19,6 +19,7 @@ from .extractors import Extractor
 from .grid import Cell, label
 from .metrics import Fitted, Metric
 from .metrics.base import Kept
+from .objective import described
 from .provenance import LIBRARIES, PeakMemory, code_digest, versions
 from .report.pictures import pictures
 from .rows import Row
@@ -193,6 +194,7 @@ def scored(cell: Cell, store: Store, device: torch.device, on_progress: OnProgre
         "best_epoch": trained.best_epoch,
         "selection": model.selection,
         "observation": model.observation.label,
+        "about": described(type(model)),
     }
     state = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
     store.write(cell, rows, kept, trained, state, drawn, provenance)

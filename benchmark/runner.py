@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ..plugins import InputError, load_file
 from .engines import Engine, Event, Job, OnEvent
 from .grid import Cell, narrow, override, read_grid, specs
+from .results import details_json, of_store
 from .rows import rows_csv
 from .store import Store
 
@@ -58,8 +59,9 @@ def run(
 ) -> "pd.DataFrame":
     """Run the cells of a grid that the store does not have, and return the rows of all it has.
 
-    The rows are also written to the store's folder, as ``rows.csv``, with ``specs.json``, the
-    specification of every cell in it, ``leaderboard.csv`` and ``leaderboard.md``.
+    The rows are also written to the store's folder, as ``rows.csv`` and ``details.json``, with
+    ``specs.json``, the specification of every cell in it, ``leaderboard.csv`` and
+    ``leaderboard.md``.
 
     Args:
         grid: a shipped grid's name, a YAML file, or the settings themselves.
@@ -89,7 +91,7 @@ def run(
     if wandb:
         from .report.tracking import WandbLog
 
-        log = WandbLog(plan.grid, plan.store.path)
+        log = WandbLog(plan.grid, plan.store.path, plan.cells)
     on_plan(plan)
 
     def listen(event: Event) -> None:
@@ -105,6 +107,8 @@ def run(
         rows = write_tables(plan.store, plan.cells)
     if log is not None:
         log.leaderboard(rows)
+        if log.problem:
+            on_note(f"Weights & Biases went offline: {log.problem}")
         if log.sync_command:
             on_note(f"Weights & Biases logged offline; to send it: {log.sync_command}")
     return rows
@@ -193,18 +197,20 @@ def devices_of(device: str) -> tuple[str, ...]:
 
 
 def write_tables(store: Store, cells: list[Cell] | None = None) -> "pd.DataFrame":
-    """Write the rows of a store and its leaderboard to its folder; returns the rows."""
+    """Write the rows of a store and its leaderboard to its folder; returns the rows.
+
+    ``rows.csv``, ``specs.json`` and ``details.json`` are what :func:`.results.read` needs of them.
+    """
     from .leaderboard import leaderboard
 
-    rows = store.rows(cells)
-    store.write_text("rows.csv", rows_csv(rows))
-    named = set(rows["cell"])
-    of_cells = {path.name: cell.spec for cell, path in store.finished() if path.name in named}
-    store.write_text("specs.json", json.dumps(of_cells, sort_keys=True, indent=1))
-    board = leaderboard(rows)
-    store.write_text("leaderboard.csv", board.to_csv())
-    store.write_text("leaderboard.md", board.headline().to_markdown())
-    return rows
+    found = of_store(store, cells)
+    store.write_text("rows.csv", rows_csv(found.rows))
+    store.write_text("specs.json", json.dumps(found.specs, sort_keys=True, indent=1))
+    store.write_text("details.json", details_json(found.rows))
+    board = leaderboard(found.rows)
+    store.write_text("leaderboard.csv", board.draw("csv"))
+    store.write_text("leaderboard.md", board.headline().draw("md"))
+    return found.rows
 
 
 def load(

@@ -5,10 +5,10 @@ import math
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..plugins import InputError, suggestion
 from ..seeds import digest
@@ -25,6 +25,16 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 FOLDERS = ("cells", "failed", "under_way", "across", "trained")
+OF_A_CELL = ("dataset", "model", "hyperparameters", "backbone", "seed", "cell")
+"""The columns that all rows of a cell share, in the order that rows are sorted by."""
+
+
+class Counting(NamedTuple):
+    """A cell whose rows count, with its folder; a failed one has none, but what went wrong."""
+
+    cell: Cell
+    folder: Path | None
+    error: str = ""
 
 
 class Store:
@@ -101,7 +111,8 @@ class Store:
             trained: what the training left.
             state: the weights.
             pictures: uint8 arrays (H, W, 3) by name.
-            provenance: versions, device and what else a reader may ask.
+            provenance: versions, device and what else a reader may ask; its ``about``, what the
+                model says of itself, stands in ``cell.json`` beside it.
         """
         import numpy as np
         import torch
@@ -118,28 +129,35 @@ class Store:
         for title, picture in pictures.items():
             safe = re.sub(r"[^\w.,=()-]+", "-", title)[:100]
             Image.fromarray(picture).save(part / "pictures" / f"{safe}.png")
-        costs = {k: v for k, v in asdict(trained).items() if k != "history"}
+        costs = {k: v for k, v in vars(trained).items() if k != "history"}
         about = {
             "key": cell.key,
             "spec": cell.spec,
-            "provenance": dict(provenance),
+            "about": provenance.get("about", {}),
+            "provenance": {k: v for k, v in provenance.items() if k != "about"},
             "trained": costs,
         }
         for file, content in (
             ("cell.json", about),
             ("history.json", trained.history),
-            ("metrics.json", [asdict(row) for row in rows]),
+            ("metrics.json", [vars(row) for row in rows]),
         ):
             (part / file).write_text(to_json(content), encoding="utf-8")
-        target = self.folder(cell)
+        self.settle(part, cell)
+        self.write_text(f"trained/{provenance['training_key']}", name)
+
+    def settle(self, part: Path, cell: Cell) -> bool:
+        """Make the folder ``part``, under way, the finished ``cell``; False where it was there."""
+        target, is_new = self.folder(cell), True
         try:
             part.rename(target)
         except OSError:
             if not target.is_dir():  # else another run finished the same cell first
                 raise
             shutil.rmtree(part)
+            is_new = False
         self.failure(cell).unlink(missing_ok=True)
-        self.write_text(f"trained/{provenance['training_key']}", name)
+        return is_new
 
     def trained(self, training_key: str, model: "Autoencoder") -> "Trained | None":
         """What an earlier training of this key left; its weights are loaded into ``model``.
@@ -204,46 +222,77 @@ class Store:
         raise InputError(f"no cell {name!r} in {self.path}{suggestion(name, names)}")
 
     def rows(self, planned: list[Cell] | None = None) -> "pd.DataFrame":
-        """The rows of every finished and failed cell: ``COLUMNS`` and ``DETAILS``.
+        """The rows of the cells that count, finished and failed: ``COLUMNS`` and ``DETAILS``.
 
-        Where several cells are of one training (scored otherwise, or made by other code or
-        versions) the planned one counts, or else the one finished last.
+        Args:
+            planned: as for :meth:`counting`.
         """
-        import pandas as pd
+        return self.rows_of(self.counting(planned))
 
+    def counting(self, planned: list[Cell] | None = None) -> list[Counting]:
+        """The cells that count, a training each.
+
+        Where several are of one training (scored otherwise, or made by other code or versions) the
+        planned one counts, or else the one finished last. A failed cell counts where none finished.
+
+        Args:
+            planned: the cells of a grid.
+        """
         wanted = {cell.key for cell in planned or []}
-        latest: dict[str, tuple[bool, float, Cell, list[dict[str, Any]]]] = {}
+        latest: dict[str, tuple[bool, float, Counting]] = {}
         for cell, folder in self.finished():
-            held = read_json(folder / "metrics.json")
             finished = (folder / "cell.json").stat().st_mtime
-            entry = (cell.key in wanted, finished, cell, held)
+            entry = (cell.key in wanted, finished, Counting(cell, folder))
             identity = training_of(cell)
             if identity not in latest or entry[:2] > latest[identity][:2]:
                 latest[identity] = entry
         for path in sorted(self.failed.glob("*.json")):
             about = read_json(path)
-            cell = Cell(about["spec"], about["key"])
-            failed = Row("failed", math.nan, family="status", note=about["error"])
-            latest.setdefault(training_of(cell), (False, 0.0, cell, [asdict(failed)]))
-        compared = across_seeds(self, [cell for *_, cell, _ in latest.values()])
-        records = [
-            {
-                "dataset": cell.dataset,
-                "model": cell.model,
-                "hyperparameters": hyperparameters(cell.spec),
-                "backbone": cell.backbone,
-                "seed": cell.seed,
-                "cell": folder_name(cell.spec, cell.key),
-                "own": False,  # which older stores lack
-                **row,
-                "value": math.nan if row["value"] is None else row["value"],
-            }
-            for *_, cell, held in latest.values()
-            for row in [*held, *compared.get(cell.key, [])]
-        ]
-        frame = pd.DataFrame(records, columns=[*COLUMNS, *DETAILS])
-        keys = ["dataset", "model", "hyperparameters", "backbone", "seed", "cell"]
-        return frame.sort_values(keys, kind="stable", ignore_index=True)
+            failed = Counting(Cell(about["spec"], about["key"]), None, about["error"])
+            latest.setdefault(training_of(failed.cell), (False, 0.0, failed))
+        return [counting for *_, counting in latest.values()]
+
+    def rows_of(self, counting: list[Counting]) -> "pd.DataFrame":
+        """The rows of ``counting``."""
+        compared = across_seeds(self, [found.cell for found in counting])
+        held = []
+        for cell, folder, error in counting:
+            if folder is None:
+                failed = Row("failed", math.nan, family="status", note=error)
+                held.append((cell, [vars(failed)]))
+            else:
+                own = read_json(folder / "metrics.json")
+                held.append((cell, [*own, *compared.get(cell.key, [])]))
+        return frame(held)
+
+
+def frame(cells: Iterable[tuple[Cell, Iterable[Mapping[str, Any]]]]) -> "pd.DataFrame":
+    """The rows of cells, each with its own, as one table in the order of :func:`columns_of`.
+
+    Args:
+        cells: every cell with its rows, as dicts of the fields of :class:`Row`.
+    """
+    import pandas as pd
+
+    columns: dict[str, list[Any]] = {name: [] for name in [*COLUMNS, *DETAILS]}
+    of_cell = [columns[name] for name in OF_A_CELL]
+    of_row = [(columns[f.name], f.name, f.default) for f in fields(Row) if f.name != "value"]
+    ordered = sorted(((columns_of(cell), held) for cell, held in cells), key=lambda entry: entry[0])
+    for description, held in ordered:
+        rows = list(held)
+        for column, value in zip(of_cell, description):
+            column += [value] * len(rows)
+        columns["value"] += [math.nan if r["value"] is None else float(r["value"]) for r in rows]
+        for column, name, default in of_row:
+            column += [row.get(name, default) for row in rows]  # older stores lack some
+    return pd.DataFrame(columns)
+
+
+def columns_of(cell: Cell) -> tuple[str, str, str, str, int, str]:
+    """What every row of a cell has of it: the columns ``OF_A_CELL``."""
+    name = folder_name(cell.spec, cell.key)
+    settings = hyperparameters(cell.spec)
+    return cell.dataset, cell.model, settings, cell.backbone, cell.seed, name
 
 
 def training_of(cell: Cell) -> str:
@@ -285,7 +334,7 @@ def read_json(path: Path) -> Any:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read: {error}; remove its cell to run it again"
         ) from None
