@@ -1,22 +1,12 @@
-"""Pictures of a real model, and Weights & Biases by its real client, offline."""
-
-import json
-import math
-import sys
-from pathlib import Path
+"""Pictures of a real model."""
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
-from aebench.benchmark.grid import Cell
 from aebench.benchmark.metrics import Fitted
 from aebench.benchmark.report.pictures import interpolations, pictures, tiled, traversals
-from aebench.benchmark.report.tracking import WandbLog
 from aebench.datasets import Dataset, Split
 from aebench.models import Backbone, DataSpec, Sampler, model_from
-from aebench.plugins import InputError
-from PIL import Image
 
 
 class StandIn(Dataset):
@@ -148,113 +138,3 @@ def test_tiles_are_rgb(channels: int, value: int | None) -> None:
     found = tiled(images, 1)
     assert found.shape == (30, 40, 3)
     assert found[0, 0].tolist() == ([8, 99, 8] if value is None else [value] * 3)
-
-
-def finished(tmp_path: Path) -> tuple[Path, Cell]:
-    """A finished cell as the store writes it."""
-    folder = tmp_path / "cells" / "digits-vae-seed0-0123"
-    (folder / "pictures").mkdir(parents=True)
-    history = [{"epoch": e, "train/loss": 2.0 / e, "val/loss": None} for e in (1, 2)]
-    metrics = [
-        {"metric": "mse", "sampler": "", "value": 0.0625},
-        {"metric": "fid[classifier]", "sampler": "prior", "value": 12.5},
-        {"metric": "mig", "sampler": "", "value": None},
-    ]
-    (folder / "history.json").write_text(json.dumps(history))
-    (folder / "metrics.json").write_text(json.dumps(metrics))
-    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(folder / "pictures" / "samples-prior.png")
-    spec = {
-        "dataset": {"name": "digits", "parameters": {}},
-        "model": {"name": "vae", "hyperparameters": {"latent_dim": 16}},
-        "backbone": {"name": "mlp", "parameters": {}},
-        "seed": 0,
-    }
-    return folder, Cell(spec, "0123456789abcdef" * 4)
-
-
-def board_rows() -> pd.DataFrame:
-    about = {
-        "dataset": "sprites(size=32,train=6000)",
-        "model": "vae",
-        "hyperparameters": "{}",
-        "backbone": "mlp",
-        "seed": 0,
-        "sampler": "",
-        "unit": "",
-        "cell": "c",
-        "family": "reconstruction",
-        "better": "lower",
-        "ranked": True,
-        "estimator": "",
-        "note": "",
-    }
-    return pd.DataFrame(
-        [{**about, "metric": "mse", "value": 0.5}, {**about, "metric": "mig", "value": math.nan}]
-    )
-
-
-def test_wandb_offline_has_the_cell_and_the_leaderboard(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "offline")
-    folder, cell = finished(tmp_path)
-    log = WandbLog("small", tmp_path)
-    log.cell(folder, cell)
-    log.leaderboard(board_rows())
-    assert log.sync_command == f"wandb sync {tmp_path}/wandb/offline-run-*"
-    runs = {path.name.split("-", 3)[-1]: path for path in tmp_path.glob("wandb/offline-run-*")}
-    assert len(runs) == 2
-    (store,) = runs.pop(cell.key).glob("*.wandb")
-    held = store.read_bytes()
-    for text in (b"digits/vae", b"small", b"train/loss", b"fid[classifier]/prior", b"0.0625"):
-        assert text in held
-    assert list(store.parent.rglob("samples-prior*.png"))
-    (board,) = runs.values()
-    (table,) = board.rglob("*.table.json")
-    assert "mse" in json.loads(table.read_text())["columns"]
-    assert capfd.readouterr() == ("", "")
-
-
-def test_wandb_mode_without_a_login_is_offline(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pytest.importorskip("wandb")
-    monkeypatch.delenv("WANDB_MODE", raising=False)
-    monkeypatch.delenv("WANDB_API_KEY", raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    assert WandbLog("small", tmp_path).mode == "offline"
-    (tmp_path / "netrc").write_text("machine api.wandb.ai login user password none\n")
-    log = WandbLog("small", tmp_path)
-    assert log.mode == "online"
-    assert log.sync_command == ""
-    monkeypatch.setenv("WANDB_MODE", "disabled")
-    assert WandbLog("small", tmp_path).mode == "disabled"
-
-
-def test_wandb_goes_offline_when_the_server_does_not_answer(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    wandb = pytest.importorskip("wandb")
-    monkeypatch.setenv("WANDB_MODE", "online")
-    modes = []
-
-    def init(**given: object) -> None:
-        modes.append(given["mode"])
-        if given["mode"] == "online":
-            raise wandb.errors.CommError("no answer")
-
-    monkeypatch.setattr(wandb, "init", init)
-    log = WandbLog("small", tmp_path)
-    log.start("key", "name", "kind", {})
-    log.start("key", "name", "kind", {})
-    assert modes == ["online", "offline", "offline"]
-    assert log.sync_command
-
-
-def test_without_wandb_the_error_says_what_to_install(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(sys.modules, "wandb", None)
-    with pytest.raises(InputError, match=r"pip install 'aebench\[wandb\]'"):
-        WandbLog("small", tmp_path)
