@@ -30,15 +30,15 @@ lint: $(READY)
 		build/types/aebench/
 	cd build/types && ../../$(BIN)/mypy --config-file ../../pyproject.toml
 
-# Builds the wheel and checks that it holds every module and grid of the tree.
+# Builds the wheel and checks that it holds every module, grid and template of the tree.
 wheel: $(READY)
 	rm -rf build/wheel && $(BIN)/python -m build --wheel --outdir build/wheel . >build/wheel.log
 	$(BIN)/python tests/check_wheel.py build/wheel/*.whl
 
-# Writes the README's tables of what there is, and the page of reproductions.
+# Writes the README's tables of what there is, and all that is published from the rows in results/.
 docs: $(READY)
 	$(BIN)/python -m aebench.benchmark.catalogue README.md
-	$(BIN)/python -m aebench.benchmark.reproductions results
+	$(BIN)/python -m aebench.benchmark.publish results
 
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

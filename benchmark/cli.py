@@ -1,8 +1,10 @@
 """The command line. The only module that prints; heavy imports wait until a command needs them."""
 
 import os
+import re
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
@@ -22,10 +24,20 @@ app = typer.Typer(
 )
 
 Directory = Annotated[str, typer.Argument(metavar="DIR", help="The folder of a run's results.")]
+Metrics = Annotated[
+    str | None,
+    typer.Option("--metric", metavar="NAME,…", help="Only these, or families; the first ranks."),
+]
+Datasets = Annotated[str | None, typer.Option(metavar="NAME,…", help="Only these of the results.")]
+Format = Annotated[Literal["text", "md", "csv", "latex", "html", "svg"], typer.Option()]
 
 
 def names(text: str | None) -> list[str] | None:
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+    """What is listed with commas; those within brackets belong to a name."""
+    if text is None:
+        return None
+    found = re.split(r",(?![^(\[]*[)\]])", text)
+    return [name.strip() for name in found if name.strip()]
 
 
 @app.command()
@@ -80,7 +92,7 @@ def run(
         stopped(display)
     from .leaderboard import leaderboard
 
-    typer.echo(leaderboard(rows).headline().to_text(width(), bold=sys.stdout.isatty()))
+    typer.echo(leaderboard(rows).headline().draw("text", width(), bold=sys.stdout.isatty()))
     typer.echo(display.summary())
     if display.failures:
         raise typer.Exit(1)
@@ -101,29 +113,105 @@ def stopped(display: "Display") -> NoReturn:
 @app.command()
 def table(
     directory: Directory,
-    metric: Annotated[
-        str | None,
-        typer.Option(metavar="NAME,…", help="Only these, or families; best of the first first."),
-    ] = None,
-    format: Annotated[Literal["text", "md", "csv", "latex", "svg"], typer.Option()] = "text",
+    metric: Metrics = None,
+    datasets: Datasets = None,
+    rank: Annotated[
+        bool, typer.Option("--rank", help="Rank over the datasets, with tests and win rates.")
+    ] = False,
+    format: Format = "text",
 ) -> None:
     """Print the leaderboard of a run: mean ± 95 % interval over seeds."""
     from .leaderboard import leaderboard
-    from .store import Store
+    from .results import read
 
-    board = leaderboard(Store(directory).rows())
+    board = leaderboard(read(directory).rows)
+    if datasets is not None:
+        board = board.of(*names(datasets) or [])
     if metric is not None:
         board = board.only(*names(metric) or [])
-    elif format != "csv":
+    elif format != "csv" or rank:
         board = board.headline()
-    made = {
-        "text": lambda: board.to_text(width(), bold=sys.stdout.isatty()),
-        "md": board.to_markdown,
-        "csv": board.to_csv,
-        "latex": board.to_latex,
-        "svg": board.to_svg,
-    }
-    typer.echo(made[format](), nl=False)
+    shown = board.ranking if rank else board
+    typer.echo(shown.draw(format, width(), bold=sys.stdout.isatty()), nl=False)
+
+
+@app.command()
+def compare(
+    directory: Directory,
+    model: Annotated[str, typer.Option(metavar="NAME", help="The model in question.")],
+    baseline: Annotated[
+        str | None, typer.Option(metavar="NAME,…", help="Against these [all others].")
+    ] = None,
+    metric: Metrics = None,
+    datasets: Datasets = None,
+    format: Format = "text",
+) -> None:
+    """Tell whether a model beats the baselines: on what, by how much, how surely, at what cost."""
+    from .compare import compare as against
+    from .results import read
+
+    held = read(directory)
+    found = against(
+        held.rows,
+        model,
+        names(baseline),
+        metrics=names(metric),
+        datasets=names(datasets),
+        devices={cell: spec["device"] for cell, spec in held.specs.items()},
+    )
+    typer.echo(found.draw(format, width(), bold=sys.stdout.isatty()), nl=False)
+
+
+@app.command()
+def report(
+    directory: Directory,
+    out: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The page [DIR/report.html].")
+    ] = None,
+    files: Annotated[
+        list[str] | None, typer.Option("--model", metavar="FILE.py", help="A file to load first.")
+    ] = None,
+    wandb: Annotated[
+        str | None,
+        typer.Option(metavar="PROJECT", help="Log to Weights & Biases, with a Report."),
+    ] = None,
+) -> None:
+    """Write one HTML page with everything: tables, ranks, costs, curves and pictures."""
+    from ..plugins import load_file
+    from .report.page import page
+    from .results import read
+
+    for file in files or []:
+        load_file(file)
+    held = read(directory)
+    made = Path(out).expanduser() if out else held.path / "report.html"
+    try:
+        page([held], made)
+    except OSError as error:
+        raise InputError(f"{made} cannot be written: {error.strerror}") from None
+    typer.echo(f"written: {made}")
+    if wandb:
+        from .display import counting
+        from .report.tracking import log_results
+
+        with counting("logging") as on_progress:
+            logged = log_results(held, wandb, on_progress)
+        for note in logged.notes:
+            typer.echo(note)
+
+
+@app.command()
+def merge(
+    directories: Annotated[list[str], typer.Argument(metavar="DIR...", help="Folders of runs.")],
+    out: Annotated[str, typer.Option(metavar="DIR", help="The folder that gets the cells.")],
+) -> None:
+    """Merge the results of several machines; nothing is overwritten, conflicts are named."""
+    from .merge import merge as merged
+
+    found = merged(directories, out)
+    typer.echo(found.summary())
+    if not found.whole:
+        raise typer.Exit(1)
 
 
 @app.command("list")

@@ -1,6 +1,8 @@
 """What a person sees of a run: one live display, or plain lines where there is no terminal."""
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 from rich.console import Console
@@ -18,6 +20,15 @@ from rich.text import Text
 from .engines import Event
 from .grid import Cell
 from .runner import Plan
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar while something is counted: what is yielded is called with how many of how many."""
+    columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
 
 
 class Display:

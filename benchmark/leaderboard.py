@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import combinations
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..plugins import InputError, suggestion
@@ -44,7 +44,7 @@ class Score:
     @property
     def sd(self) -> float:
         """The standard deviation over seeds, n - 1 in its denominator; NaN of fewer than two."""
-        return stdev(self.values.values()) if len(self.values) > 1 else math.nan
+        return statistics.deviation([*self.values.values()]) if self.n > 1 else math.nan
 
     @property
     def bootstrap(self) -> tuple[float, float]:
@@ -162,8 +162,7 @@ class Place:
         own: whether it is the sampler that the model's paper uses.
         ranks: its rank in each of the ranking's datasets, among the lines of the ranking.
         mean: their mean.
-        half: the half-width of its 95 % t-interval over datasets; NaN of fewer than three, of which
-            it would cover all places.
+        half: the half-width of its 95 % interval over datasets; NaN of one.
         scores: its score in each dataset, where the ranking is by one metric.
     """
 
@@ -354,7 +353,7 @@ class Leaderboard:
             found = found or [name for name in names if metric == bare(name)]
             found = found or [name for name in names if families[name] == metric]
             if not found:
-                valid = suggestion(metric, [*names, *families.values()])
+                valid = suggestion(metric, [*names, *dict.fromkeys(families.values())])
                 raise InputError(f"no metric {metric!r} in these results{valid}")
             chosen += [name for name in found if name not in chosen]
         boards = []
@@ -587,14 +586,14 @@ def ranking(boards: Iterable[Board]) -> Ranking:
         means = mean_ranks([held[name][dataset] for name in names], measures[dataset])
         equal = [round(mean, 9) for mean in means]  # sums of equal parts
         of_dataset.append(statistics.ranks(equal, "lower").tolist())
+    half = statistics.rank_interval(of_dataset) if datasets else math.nan
     places = []
     for name, *ranks in zip(names, *of_dataset):
         lines = [held[name][dataset] for dataset in sorted(datasets)]
         scores = [line.scores[metric] for line in lines for metric in chosen] if better else []
         own = any(line.own for line in lines)
-        mean, half = statistics.interval(ranks)
-        half = half if len(ranks) > 2 else math.nan
         label, backbone, sampler, _ = name
+        mean = fmean(ranks)
         places.append(Place(label, backbone, sampler, own, tuple(ranks), mean, half, tuple(scores)))
     places.sort(key=lambda place: place.mean)
     left_out = [
@@ -622,10 +621,9 @@ def ranking(boards: Iterable[Board]) -> Ranking:
     if len(datasets) < 2 or len(places) < 2:
         return found
     critical = statistics.critical_difference(len(places), len(datasets))
-    ranks_of = list(zip(*(place.ranks for place in places)))
     return replace(
         found,
-        friedman=statistics.friedman(ranks_of) if len(places) > 2 else None,
+        friedman=statistics.friedman(of_dataset) if len(places) > 2 else None,
         critical_difference=critical,
         cliques=statistics.cliques([place.mean for place in places], critical),
     )

@@ -1,4 +1,4 @@
-"""Check that a wheel holds every module and grid of the tree, and nothing but aebench."""
+"""Check that a wheel holds every module, grid and template of the tree, and nothing but aebench."""
 
 import subprocess
 import sys
@@ -8,8 +8,9 @@ from pathlib import Path
 
 def main(wheel: str) -> None:
     root = Path(__file__).resolve().parent.parent
+    patterns = ["*.py", "*.yaml", "benchmark/*.j2", "benchmark/*.css", "benchmark/*.js"]
     tracked = subprocess.run(
-        ["git", "ls-files", "*.py", "*.yaml"], cwd=root, text=True, check=True, capture_output=True
+        ["git", "ls-files", *patterns], cwd=root, text=True, check=True, capture_output=True
     ).stdout.split()
     wanted = {f"aebench/{file}" for file in tracked if not file.startswith(("tests/", "results/"))}
     held = {name for name in zipfile.ZipFile(wheel).namelist() if ".dist-info/" not in name}

@@ -36,8 +36,9 @@ def test_ranks_of_each_dataset_and_their_mean() -> None:
     assert [place.label for place in made.places] == ["x", "y", "z"]
     first = made.places[0]
     assert first.mean == pytest.approx(4 / 3)
-    low, _ = stats.t.interval(0.95, 2, loc=4 / 3, scale=stats.sem([1, 2, 1]))
-    assert first.mean - first.half == pytest.approx(low)
+    ranks_of = [[1, 2.5, 2.5], [2, 1, 3], [1, 3, 2]]
+    spread = np.var(ranks_of, axis=0, ddof=1).mean() / 3
+    assert first.half == pytest.approx(stats.t.ppf(0.975, 4) * math.sqrt(spread))
     expected = stats.friedmanchisquare(*(place.ranks for place in made.places))
     assert made.friedman is not None
     assert made.friedman.chi2 == pytest.approx(expected.statistic)

@@ -16,6 +16,7 @@ from aebench.benchmark.statistics import (
     friedman,
     holm,
     interval,
+    rank_interval,
     ranks,
     seeds_needed,
     welch,
@@ -423,3 +424,29 @@ def test_seeds_needed_at_its_ends() -> None:
     z = stats.norm.ppf(0.975) + stats.norm.ppf(0.8)
     assert seeds_needed(1.01 * z * math.sqrt(2 / MOST_SEEDS), 1, 1) < MOST_SEEDS
     assert seeds_needed(0.99 * z * math.sqrt(2 / MOST_SEEDS), 1, 1) == math.inf
+
+
+@pytest.mark.parametrize(("models", "datasets"), [(8, 2), (8, 5), (14, 3), (20, 10)])
+def test_intervals_of_mean_ranks_hold_what_they_say(models: int, datasets: int) -> None:
+    """Models with effects of their own, in datasets with effects on each; the mean over models."""
+    rng = np.random.default_rng(0)
+    effects = np.linspace(0, 2, models)
+
+    def ranked(n: int) -> np.ndarray:
+        return stats.rankdata(effects + rng.normal(0, 0.7, (n, models)), axis=1)
+
+    truth = ranked(20_000).mean(0)
+    held = []
+    for _ in range(1000):
+        ranks = ranked(datasets)
+        held.append(abs(ranks.mean(0) - truth) <= rank_interval(ranks))
+    assert np.mean(held) == pytest.approx(0.95, abs=0.02)
+
+
+def test_the_interval_of_mean_ranks_is_that_of_their_mean_variance() -> None:
+    ranks = np.array([[1.0, 2.0, 3.0], [2.0, 1.0, 3.0]])
+    # Variances 1/2, 1/2 and 0 over two datasets, two degrees of freedom.
+    expected = stats.t.ppf(0.975, 2) * math.sqrt((1 / 3) / 2)
+    assert rank_interval(ranks) == pytest.approx(expected)
+    assert math.isnan(rank_interval(ranks[:1]))
+    assert math.isnan(rank_interval(ranks[:, :1]))

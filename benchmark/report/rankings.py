@@ -137,13 +137,10 @@ def notes(ranking: "Ranking") -> list[str]:
             "and tests need two"
         )
     else:
-        interval = (
-            "no interval: over two datasets it would cover every place"
-            if math.isnan(ranking.places[0].half)
-            else "± half-width of the 95 % t-interval over datasets"
-        )
         found.append(f"mean rank over {len(datasets)} datasets: {', '.join(datasets)}")
-        found.append(interval)
+        found.append(
+            "± half-width of the 95 % interval over datasets, from the variance of all lines' ranks"
+        )
     if ranking.places:
         way = "" if len(metrics) == 1 else "mean rank within each family, then over families: "
         found.append(f"rank in a dataset: by {way}{', '.join(metrics)}; 1 is best, ties share")

@@ -14,7 +14,9 @@ PAIRS = 5
 def main(wanted: list[str]) -> None:
     """Measure and print the tables called ``wanted``, or all."""
     known = sorted(
-        m.name for m in pkgutil.iter_modules(__path__) if m.name not in ("base", "__main__")
+        m.name
+        for m in pkgutil.iter_modules(__path__)
+        if m.name not in ("base", "synthetic", "__main__")
     )
     for name in wanted:
         if name not in known:
