@@ -12,10 +12,10 @@ benchmark: $(READY)
 	$(BIN)/aebench run quick
 
 test: $(READY)
-	$(BIN)/python -m pytest -q -n 2
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal
 
 test-all: $(READY)
-	$(BIN)/python -m pytest -q -n 2 -m ""
+	$(BIN)/python -m pytest -q -n 2 --dist worksteal -m ""
 
 # Prints what takes how long, side by side with what it replaces; docs/performance.md has the last.
 speed: $(READY)

@@ -312,7 +312,9 @@ def members(group: int) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
 def test_a_signal_stops_a_run_cleanly(number: signal.Signals, tmp_path) -> None:
     """Ctrl-C reaches the whole group, a cluster's SIGTERM the run alone; no worker stays."""
     command = [*CLI, "run", "smoke", "--workers", "2", "--device", "cpu"]
@@ -344,6 +346,7 @@ def test_a_signal_stops_a_run_cleanly(number: signal.Signals, tmp_path) -> None:
         time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_a_users_script_needs_no_guard(smoke, tmp_path) -> None:
     """Workers do not run the script that started them again."""
     script = tmp_path / "script.py"
@@ -518,6 +521,7 @@ def test_show_prints_specification_metrics_and_pictures(smoke, capsys) -> None:
     assert "reconstructions.png" in said
 
 
+@pytest.mark.slow
 def test_on_digits_every_trained_model_of_quick_beats_kmeans(tmp_path) -> None:
     """The grid `quick`, its budget whole, one seed; the reconstruction alone."""
     rows = run(
