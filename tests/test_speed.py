@@ -37,5 +37,5 @@ def test_an_unknown_table_is_refused() -> None:
     run = subprocess.run(command, capture_output=True, text=True)
     assert run.returncode == 2
     assert run.stderr.splitlines() == [
-        "aebench: no table 'nothing'; valid: dci, disentanglement, fid, tables"
+        "aebench: no table 'nothing'; valid: browser, dci, disentanglement, fid, tables"
     ]

@@ -12,7 +12,7 @@ PAIRS = 5
 
 
 def main(wanted: list[str]) -> None:
-    """Measure and print the tables called ``wanted``, or all."""
+    """Measure and print the tables called ``wanted``, or all that can be measured here."""
     known = sorted(
         m.name
         for m in pkgutil.iter_modules(__path__)
@@ -24,7 +24,12 @@ def main(wanted: list[str]) -> None:
     print(", ".join(f"{library} {version}" for library, version in versions().items()), "\n")
     for name in wanted or known:
         module = importlib.import_module(f"{__package__}.{name}")
-        print(module.measure(PAIRS).markdown(), flush=True)
+        try:
+            print(module.measure(PAIRS).markdown(), flush=True)
+        except InputError as error:
+            if wanted:
+                raise
+            print(f"{error}\n")
 
 
 if __name__ == "__main__":
