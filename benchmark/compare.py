@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 from ..plugins import InputError, suggestion
 from . import statistics
 from .leaderboard import NOTHING, Leaderboard, Line, Measure, Score, in_order, leaderboard, plain
-from .report.sheets import Sheet, clean, crop
+from .report.sheets import Sheet, clean, counted, crop
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -640,7 +640,7 @@ def remarks(
     for contender in (new, *old):
         failures = list(failed(contender, boards))
         if failures:
-            cells = "1 cell" if len(failures) == 1 else f"{len(failures)} cells"
+            cells = counted(len(failures), "cell")
             notes.append(f"{cells} of {contender.name} failed: {some(failures, 3)}")
     notes += lacking_values(new, boards, [pair for pair in pairs if not pair.new.n])
     if len(old) == 1:

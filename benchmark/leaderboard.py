@@ -237,22 +237,21 @@ class Ranking:
         return draw(sheets, format, heading="Ranking", width=width, bold=bold)
 
     def compared(self, a: Place, b: Place) -> dict[str, float]:
-        if not self.better:
-            ranks = [x - y for x, y in zip(a.ranks, b.ranks)]
-            wins = fmean([float(rank < 0) + 0.5 * (rank == 0) for rank in ranks])
-            p = statistics.wilcoxon(ranks) if len(ranks) > 1 else math.nan
-            return {"win_rate": wins, "difference": fmean(ranks), "p": p, "seeds_needed": math.nan}
-        seeds = [
-            (list(x.values.values()), list(y.values.values())) for x, y in zip(a.scores, b.scores)
-        ]
-        wins = fmean([statistics.win_rate(x, y, self.better) for x, y in seeds])
-        if len(seeds) > 1:
-            p = statistics.wilcoxon([x.mean - y.mean for x, y in zip(a.scores, b.scores)])
-            ranks = [x - y for x, y in zip(a.ranks, b.ranks)]
-            return {"win_rate": wins, "difference": fmean(ranks), "p": p, "seeds_needed": math.nan}
-        found = statistics.welch(*seeds[0])
-        needed = statistics.seeds_needed(found.mean, a.scores[0].sd, b.scores[0].sd)
-        return {"win_rate": wins, "difference": found.mean, "p": found.p, "seeds_needed": needed}
+        ranks = [x - y for x, y in zip(a.ranks, b.ranks)]
+        wins = [float(rank < 0) + 0.5 * (rank == 0) for rank in ranks]
+        difference, differences, p, needed = fmean(ranks), ranks, math.nan, math.nan
+        if self.better:
+            scores = list(zip(a.scores, b.scores))
+            seeds = [([*x.values.values()], [*y.values.values()]) for x, y in scores]
+            wins = [statistics.win_rate(x, y, self.better) for x, y in seeds]
+            differences = [x.mean - y.mean for x, y in scores]
+            if len(seeds) == 1:
+                found = statistics.welch(*seeds[0])
+                difference, p = found.mean, found.p
+                needed = statistics.seeds_needed(difference, a.scores[0].sd, b.scores[0].sd)
+        if len(ranks) > 1:
+            p = statistics.wilcoxon(differences)
+        return {"win_rate": fmean(wins), "difference": difference, "p": p, "seeds_needed": needed}
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from zipfile import BadZipFile
 
 from ..plugins import InputError
 from .grid import Cell, folder_name
+from .report.sheets import counted
 from .rows import Row
 from .runner import write_tables
 from .store import FOLDERS, Store, columns_of, read_json, training_of
@@ -91,13 +92,13 @@ class Merged:
     def summary(self) -> str:
         """What became of it, in lines for a person; each conflict has one."""
         lines = [
-            f"{plural(self.copied, 'cell')} copied to {self.path}, {self.present} there already"
+            f"{counted(self.copied, 'cell')} copied to {self.path}, {self.present} there already"
         ]
         if self.failed:
-            lines.append(f"{plural(self.failed, 'failed cell')} copied")
+            lines.append(f"{counted(self.failed, 'failed cell')} copied")
         if self.several:
             lines.append(
-                f"{plural(self.several, 'training')} with several cells, scored otherwise or made "
+                f"{counted(self.several, 'training')} with several cells, scored otherwise or made "
                 "by other code or versions: the one finished last counts"
             )
         lines += map(str, self.conflicts)
@@ -382,10 +383,6 @@ def numbers(rows: list[Row]) -> dict[str, float]:
 def number(value: float | None) -> str:
     """A value to the last bit, in words where there is none."""
     return "missing" if value is None else "n/a" if math.isnan(value) else repr(value)
-
-
-def plural(n: int, noun: str) -> str:
-    return f"{n} {noun}{'' if n == 1 else 's'}"
 
 
 def printable(text: str) -> str:

@@ -106,7 +106,9 @@ def run(
     finally:
         rows = write_tables(plan.store, plan.cells)
     if log is not None:
-        log.leaderboard(rows)
+        from .leaderboard import leaderboard
+
+        log.leaderboard(leaderboard(rows))
         if log.problem:
             on_note(f"Weights & Biases went offline: {log.problem}")
         if log.sync_command:

@@ -15,17 +15,9 @@ from aebench.benchmark.leaderboard import leaderboard
 from aebench.benchmark.report import verdict
 from aebench.plugins import InputError
 from scipy import stats
+from test_leaderboard import HOSTILE as ALSO_HOSTILE
 
-HOSTILE = [
-    "pipe|in|name",
-    "two\nlines\r\nand\u2028three",
-    "<script>alert(1)</script>",
-    r"100% of $x_1 & #2 {braces} \input{/etc/passwd} ~ ^",
-    "a" * 300,
-    "a/../../b",
-    "😀 emoji é '\"",
-    "\x1b[31mred\x1b[0m",
-]
+HOSTILE = [*ALSO_HOSTILE, "a/../../b", "😀 emoji é '\""]
 Rows = list[dict[str, object]]
 
 

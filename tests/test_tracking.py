@@ -755,7 +755,7 @@ def test_a_run_logs_its_cells_and_the_leaderboard(made: Path, tmp_path: Path) ->
     log = WandbLog("small", store.path, [cell for cell, _ in finished])
     for cell, folder in finished[:2]:
         log.cell(folder, cell)
-    log.leaderboard(store.rows())
+    log.leaderboard(leaderboard(store.rows()))
     assert log.sync_command == f"wandb sync {store.path}/wandb/offline-run-*"
     runs = offline_runs(store.path)
     assert len(runs) == 3

@@ -7,7 +7,7 @@ from string import ascii_letters
 from typing import TYPE_CHECKING
 
 from .sheets import Cell, Column, Sheet
-from .tables import OWN, Entry, aligned
+from .tables import OF_OWN, Entry, aligned, sampler_of
 
 if TYPE_CHECKING:
     from ..leaderboard import Place, Ranking
@@ -71,8 +71,7 @@ def numbers(places: Sequence["Place"]) -> list[int]:
 
 
 def who(place: "Place") -> tuple[str, str, str]:
-    sampler = f"{place.sampler} {OWN}" if place.own else place.sampler or "–"
-    return place.label, place.backbone, sampler
+    return place.label, place.backbone, sampler_of(place)
 
 
 def ranks(values: Sequence[float], halves: Sequence[str] = ()) -> list[Cell]:
@@ -150,7 +149,7 @@ def notes(ranking: "Ranking") -> list[str]:
         reasons[reason].append(name)
     found += [f"left out: {', '.join(names)}: {reason}" for reason, names in reasons.items()]
     if any(place.own for place in ranking.places):
-        found.append(f"{OWN} the sampler that the model's paper uses, or the nearest to it here")
+        found.append(OF_OWN)
     return found
 
 

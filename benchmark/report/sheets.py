@@ -156,6 +156,11 @@ def cut(sheet: Sheet, widths: Sequence[float], room: float, gap: float) -> list[
     return [*made, part]
 
 
+def counted(n: int, noun: str) -> str:
+    """A number of things: ``1 cell``, ``2 cells``."""
+    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
+
+
 def clean(text: str) -> str:
     """``text`` in one line, without characters that steer a terminal or cannot be written."""
     return re.sub(" +", " ", UNFIT.sub(" ", text)).strip(" ")

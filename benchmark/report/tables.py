@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING
 from .sheets import PAD, Cell, Column, Sheet, clean, crop
 
 if TYPE_CHECKING:
-    from ..leaderboard import Absence, Board, Line, Measure, Score
+    from ..leaderboard import Absence, Board, Line, Measure, Place, Score
 
 SHOWN_COSTS = ("train_seconds", "parameters")
 OWN = "†"
 """What marks the sampler that a model's paper uses."""
+OF_OWN = f"{OWN} the sampler that the model's paper uses, or the nearest to it here"
 
 
 # Numbers.
@@ -132,10 +133,14 @@ def identity(board: "Board") -> tuple[list[str], list[list[str]]]:
     rows = []
     for line in board.lines:
         rank = "–" if math.isnan(line.rank) else f"{line.rank:.{places}f}"
-        sampler = f"{line.sampler} {OWN}" if line.own else line.sampler or "–"
-        cells = [rank, line.label, line.backbone, sampler]
+        cells = [rank, line.label, line.backbone, sampler_of(line)]
         rows.append([*cells, str(line.seeds), str(line.failed)])
     return header, rows
+
+
+def sampler_of(line: "Line | Place") -> str:
+    """The sampler of a line, marked where it is that of the model's paper."""
+    return f"{line.sampler} {OWN}" if line.own else line.sampler or "–"
 
 
 # Tables.
@@ -178,27 +183,21 @@ def aligned(entries: Sequence[Entry]) -> list[Cell]:
 # Words.
 
 
-def notes(board: "Board", marks: str = "") -> list[str]:
-    """What a reader of ``board`` must know, a sentence each.
-
-    Args:
-        board: the board.
-        marks: how the best means are marked, in words, where a format says so here.
-    """
+def notes(board: "Board") -> list[str]:
+    """What a reader of ``board`` must know, a sentence each."""
     shown = [c.measure for c in columns(board)]
     scores = [line.scores[m.name] for line in board.lines for m in shown if m.name in line.scores]
     counts = {score.n for score in scores if score.n}
-    also = f"; {marks}" if marks else ""
     found = []
     if counts and max(counts) > 1:
-        found.append(f"mean ± half-width of the 95 % t-interval over seeds{also}")
+        found.append("mean ± half-width of the 95 % t-interval over seeds")
         if 1 in counts:
             found.append("a value without ± is of one seed: no interval")
     elif counts:
-        found.append(f"one seed: no interval{also}")
+        found.append("one seed: no interval")
     found.append(ranking(board))
     if any(line.own for line in board.lines):
-        found.append(f"{OWN} the sampler that the model's paper uses, or the nearest to it here")
+        found.append(OF_OWN)
     found += [*board.remarks, *absent(board)]
     ways: dict[str, list[str]] = defaultdict(list)
     for measure in shown:

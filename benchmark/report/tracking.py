@@ -220,15 +220,15 @@ class WandbLog:
         tags = list(dict.fromkeys([short(cell.spec["dataset"]["name"]), short(cell.model)]))
         self.log(cell.key, folder.name, cell.dataset, config, tags, fill)
 
-    def leaderboard(self, rows: "pd.DataFrame") -> None:
-        """Log the leaderboard over ``rows`` as a run of its own.
+    def leaderboard(self, board: Leaderboard) -> list[str]:
+        """Log a leaderboard as a run of its own; returns the names of its tables.
 
         ``leaderboard/<dataset>`` has a line a row, with the ranked metrics and the costs as in
         ``Leaderboard.lines``; ``scores/<dataset>`` a row a line and metric, with all metrics. Of
         several datasets there are ``ranking``, the mean ranks, and ``pairs``, its best lines
         compared two by two.
         """
-        tables = tables_of(leaderboard(rows))
+        tables = tables_of(board)
 
         def fill(run: Any) -> None:
             for name, frame in tables.items():
@@ -236,6 +236,7 @@ class WandbLog:
 
         config = {"grid": self.grid, "part": self.key}
         self.log(self.key, f"leaderboard of {self.grid}", "leaderboard", config, [], fill)
+        return list(tables)
 
     def table(self, frame: "pd.DataFrame") -> Any:
         data = [[plain(value) for value in record] for record in frame.itertuples(index=False)]
@@ -337,9 +338,9 @@ def log_results(
             records: list[Any] = rows[name].to_dict("records") if name in rows else []
             log.cell(results.cells[name], cell, records)
             on_progress(done, total)
-        log.leaderboard(results.rows)
+        names = log.leaderboard(board)
         on_progress(total - 1, total)
-        made = wandb_report.write(results, board, log)
+        made = wandb_report.write(results, board, names, log)
     except OSError as error:
         raise InputError(f"{log.folder / 'wandb'} cannot be written: {error.strerror}") from None
     on_progress(total, total)

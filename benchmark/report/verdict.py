@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from ..compare import ALPHA, COSTS, LEAST_DATASETS, OUTCOMES, Outcome, some
 from ..families import place
-from .sheets import ARROWS, Cell, Column, Sheet, clean, crop, draw
+from .rankings import probability
+from .sheets import ARROWS, Cell, Column, Sheet, clean, counted, crop, draw
 
 if TYPE_CHECKING:
     from ..compare import Comparison, Pair
@@ -92,10 +93,6 @@ def sentences(found: "Comparison") -> Iterable[str]:
     yield from needs_sentence([pair for pair in pairs if pair.outcome == "undecided"])
 
 
-def counted(n: int, noun: str) -> str:
-    return f"{n} {noun}" if n == 1 else f"{n} {noun}s"
-
-
 def scope(found: "Comparison", pairs: Sequence["Pair"]) -> str:
     held = [pair for pair in pairs if pair.new.n and pair.old.n]
     metrics = counted(len({pair.measure.name for pair in held}), "metric")
@@ -121,8 +118,8 @@ def described(pair: "Pair", named: bool) -> str:
     who = f" of {name_of(pair.baseline)}" if named else ""
     ratio = f", {percent(pair.relative)}" if not math.isnan(pair.relative) else ""
     where = f"{name_of(pair.measure.name)} on {name_of(pair.dataset)}"
-    p = p_of(pair.p_holm) if pair.p_holm < 0.001 else f"= {p_of(pair.p_holm)}"
-    return f"{where}, {new} against {old}{unit}{who} ({difference} {interval}{ratio}; p {p})"
+    p = probability(pair.p_holm)
+    return f"{where}, {new} against {old}{unit}{who} ({difference} {interval}{ratio}; {p})"
 
 
 def p_of(p: float) -> str:

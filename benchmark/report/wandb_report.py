@@ -6,7 +6,7 @@ grouping of their lines, the tables within) only a server can show.
 
 import json
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,8 +16,8 @@ from ...seeds import digest
 from ..leaderboard import Leaderboard
 from ..store import read_json
 from . import markdown, rankings, tables
-from .sheets import Sheet, draw
-from .tracking import WandbLog, first_line, part_of, slugs, tables_of
+from .sheets import Sheet, counted, draw
+from .tracking import WandbLog, first_line, part_of, slugs
 
 if TYPE_CHECKING:
     from ..results import Results
@@ -75,15 +75,21 @@ def require() -> Any:
     return workspaces
 
 
-def write(results: "Results", board: Leaderboard, log: WandbLog) -> Made:
+def write(results: "Results", board: Leaderboard, names: Sequence[str], log: WandbLog) -> Made:
     """Build the Report, keep its content beside the runs, and save it on the server if online.
 
     ``wandb/report.json`` has what is sent to a server, ``wandb/report.md`` the same to be read. A
     Report that the folder has on the server already is brought up to date.
+
+    Args:
+        results: what it is of.
+        board: their leaderboard.
+        names: the names of its tables that were logged.
+        log: where they were.
     """
     folder = log.folder / "wandb"
     file = folder / "report.json"
-    report = build(results, board, log)
+    report = build(results, board, names, log)
     before = held(file)
     # Offline it may not be known whose the project is: the one before, then.
     if before.get("projectName") == log.project and log.entity in ("", before.get("entityName")):
@@ -133,7 +139,7 @@ def sent(report: Any) -> dict[str, Any]:
     }
 
 
-def build(results: "Results", board: Leaderboard, log: WandbLog) -> Any:
+def build(results: "Results", board: Leaderboard, names: Sequence[str], log: WandbLog) -> Any:
     """The Report on a leaderboard: ranking, tables, learning curves and pictures."""
     wr = require()
     blocks: list[Any] = [
@@ -142,7 +148,7 @@ def build(results: "Results", board: Leaderboard, log: WandbLog) -> Any:
         wr.H1("How to read the numbers"),
         wr.MarkdownBlock(STATISTICS),
     ]
-    names = list(tables_of(board))
+    of_datasets = slugs(board)
     if "ranking" in names:
         blocks.append(wr.H1("Over datasets"))
         for sheet in rankings.sheets(board.ranking):
@@ -150,7 +156,7 @@ def build(results: "Results", board: Leaderboard, log: WandbLog) -> Any:
         blocks.append(panels_of(log, "ranking", "pairs"))
     for one in board.headline().boards:
         blocks += [wr.H1(one.dataset), wr.MarkdownBlock(text_of(tables.sheet(one)))]
-        slug = slugs(board)[one.dataset]
+        slug = of_datasets[one.dataset]
         blocks.append(panels_of(log, *(name for name in names if slug in name.split("/")[1:2])))
         of_dataset = results.rows.loc[results.rows["dataset"] == one.dataset, "cell"].unique()
         cells = [name for name in of_dataset if name in results.cells]
@@ -175,14 +181,11 @@ def build(results: "Results", board: Leaderboard, log: WandbLog) -> Any:
 
 def about(results: "Results", board: Leaderboard, log: WandbLog) -> str:
     models = len({(line.label, line.backbone) for one in board.boards for line in one.lines})
+    datasets = counted(len(board.boards), "dataset")
     return (
-        f"The grid {log.grid}: {count(models, 'model')} on {count(len(board.boards), 'dataset')}, "
-        f"{count(results.rows['cell'].nunique(), 'training')} in all."
+        f"The grid {log.grid}: {counted(models, 'model')} on {datasets}, "
+        f"{counted(results.rows['cell'].nunique(), 'training')} in all."
     )
-
-
-def count(n: int, what: str) -> str:
-    return f"{n} {what}{'' if n == 1 else 's'}"
 
 
 def panels_of(log: WandbLog, *names: str) -> Any:
