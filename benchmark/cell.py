@@ -15,6 +15,7 @@ from ..plugins import InputError
 from ..seeds import derive_seed, digest
 from . import evaluate as evaluation
 from . import train as training
+from .engines.base import Slot
 from .extractors import Extractor
 from .grid import Cell, label
 from .metrics import Fitted, Metric
@@ -129,8 +130,8 @@ def refuse_unbuildable(specs: list[dict[str, Any]]) -> None:
             continue
 
 
-def run_cell(cell: Cell, store: Store, device: str, on_progress: OnProgress) -> None:
-    """Train and score ``cell`` on ``device`` and write it to ``store``.
+def run_cell(cell: Cell, store: Store, slot: Slot, on_progress: OnProgress) -> None:
+    """Train ``cell`` on the devices of ``slot``, score it on the first, write it to ``store``.
 
     What the store has trained already, for a cell that was scored otherwise, is not trained again.
 
@@ -138,10 +139,11 @@ def run_cell(cell: Cell, store: Store, device: str, on_progress: OnProgress) -> 
         Exception: whatever went wrong; nothing was written then.
     """
     with training.arithmetic(cell.spec["training"]["threads"]):
-        scored(cell, store, torch.device(device), on_progress)
+        scored(cell, store, slot, on_progress)
 
 
-def scored(cell: Cell, store: Store, device: torch.device, on_progress: OnProgress) -> None:
+def scored(cell: Cell, store: Store, slot: Slot, on_progress: OnProgress) -> None:
+    device = torch.device(slot[0])
     spec, memory = cell.spec, PeakMemory(device)
     dataset = dataset_of(spec)
     model = build(spec)

@@ -1,9 +1,11 @@
 """The command line. The only module that prints; heavy imports wait until a command needs them."""
 
+import inspect
 import os
 import re
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -11,6 +13,7 @@ import typer
 
 from ..plugins import InputError, suggestion
 from .catalogue import KINDS
+from .engines import Engine
 
 if TYPE_CHECKING:
     from .display import Display
@@ -40,7 +43,41 @@ def names(text: str | None) -> list[str] | None:
     return [name.strip() for name in found if name.strip()]
 
 
+def with_engines(command: Callable[..., None]) -> Callable[..., None]:
+    """``command`` with an option for every parameter of every engine, such as ``--ray-address``."""
+    parameters = dict(inspect.signature(command, eval_str=True).parameters)
+    del parameters["options"]
+    for name, engine in Engine.choices().items():
+        for key, held in engine.parameters_of().items():
+            option = typer.Option(metavar=key.upper(), help=engine.about(key), show_default=False)
+            parameters[f"{name}_{key}"] = held.replace(
+                name=f"{name}_{key}", default=None, annotation=Annotated[str | None, option]
+            )
+    vars(command)["__signature__"] = inspect.Signature(list(parameters.values()))
+    return command
+
+
+def engine_of(name: str, options: dict[str, str | None]) -> Engine:
+    """The engine called ``name``, with what the command line says of its parameters.
+
+    Raises:
+        InputError: an option of another engine, or a value that it refuses.
+    """
+    chosen = Engine.choose(name)
+    given: dict[str, Any] = {}
+    for option, text in options.items():
+        owner, _, key = option.partition("_")
+        if text is None:
+            continue
+        flag = f"--{option.replace('_', '-')}"
+        if owner != name:
+            raise InputError(f"{flag} is for --engine {owner}, not {name}")
+        given[key] = int(text) if re.fullmatch(r"-?\d+", text) else text
+    return chosen(**chosen.complete(given))
+
+
 @app.command()
+@with_engines
 def run(
     grid: Annotated[str, typer.Argument(metavar="GRID", help="A shipped grid or a YAML file.")],
     datasets: Annotated[str | None, typer.Option(help="Only these of the grid: a,b.")] = None,
@@ -62,7 +99,18 @@ def run(
         typer.Option(parser=int, metavar="N", help="Cells at once [one a core, or one a GPU]."),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or one, such as cuda:1.")] = "auto",
+    per_device: Annotated[
+        int | None, typer.Option(parser=int, metavar="N", help="Cells at once on a GPU [1].")
+    ] = None,
+    devices: Annotated[
+        int | None, typer.Option(parser=int, metavar="N", help="Train each cell on so many [1].")
+    ] = None,
+    precision: Annotated[
+        str | None, typer.Option(metavar="32|bf16-mixed", help="Of the training [32].")
+    ] = None,
+    engine: Annotated[str, typer.Option(metavar="NAME", help="What runs the cells.")] = "local",
     wandb: Annotated[bool, typer.Option("--wandb", help="Log to Weights & Biases.")] = False,
+    **options: str | None,
 ) -> None:
     """Train and score what a grid's folder does not have yet; print its leaderboard."""
     from .display import Display
@@ -81,8 +129,12 @@ def run(
                 settings=settings or [],
                 files=files or [],
                 out=out,
+                engine=engine_of(engine, options),
                 workers=workers,
                 device=device,
+                devices=devices,
+                per_device=per_device,
+                precision=precision,
                 wandb=wandb,
                 on_plan=display.on_plan,
                 on_event=display.on_event,

@@ -68,9 +68,10 @@ class Display:
     def on_plan(self, plan: Plan) -> None:
         self.plan = plan
         total, missing = len(plan.cells), len(plan.missing)
+        devices = dict.fromkeys(device for slot in plan.slots for device in slot)
         self.say(
             f"{plan.grid}: {total} cells, {total - missing} done already, {missing} to do, "
-            f"{plan.workers} at once on {', '.join(plan.devices)}, into {plan.store.path}"
+            f"{len(plan.slots)} at once on {', '.join(devices)}, into {plan.store.path}"
         )
         if missing and self.console.is_terminal:
             self.whole = self.progress.add_task("cells", total=missing, phase="")

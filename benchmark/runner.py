@@ -1,14 +1,13 @@
 """The main job: a grid in, every cell in the store, rows and tables out."""
 
 import json
-import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..plugins import InputError, load_file
-from .engines import Engine, Event, Job, OnEvent
+from .engines import Engine, Event, Job, OnEvent, Slot
 from .grid import Cell, narrow, override, read_grid, specs
 from .results import details_json, of_store
 from .rows import rows_csv
@@ -29,16 +28,14 @@ class Plan:
         cells: every cell of the grid.
         missing: those that the store does not have.
         store: where they go.
-        workers: how many run at once.
-        devices: where.
+        slots: the devices of each worker.
     """
 
     grid: str
     cells: list[Cell]
     missing: list[Cell]
     store: Store
-    workers: int
-    devices: tuple[str, ...]
+    slots: tuple[Slot, ...]
 
 
 def run(
@@ -50,8 +47,12 @@ def run(
     settings: Iterable[str] = (),
     files: Iterable[str | Path] = (),
     out: str | Path | None = None,
+    engine: Engine | str = "local",
     workers: int | None = None,
     device: str = "auto",
+    devices: int | None = None,
+    per_device: int | None = None,
+    precision: str | None = None,
     wandb: bool = False,
     on_plan: Callable[[Plan], None] = lambda plan: None,
     on_event: OnEvent = lambda event: None,
@@ -71,8 +72,12 @@ def run(
         settings: changes to the grid, such as ``training.epochs=5``.
         files: the user's own files; the models they define join the grid.
         out: the store's folder; ``runs/<grid>`` by default.
+        engine: what runs the cells, by name or made.
         workers: cells at once; by default one a core on the CPU, one a device on GPUs.
         device: ``auto``, ``cpu``, ``cuda`` (all of them) or one, such as ``cuda:1``.
+        devices: train each cell on so many devices; the same as ``training.devices``.
+        per_device: cells at once on a GPU.
+        precision: ``32`` or ``bf16-mixed``; the same as ``training.precision``.
         wandb: log every cell and the leaderboard to Weights & Biases.
         on_plan: told what is going to be done, before it is.
         on_event: told what becomes of every cell.
@@ -84,9 +89,14 @@ def run(
     """
     paths = tuple(str(Path(file).expanduser().resolve()) for file in files)
     name, held = read_grid(grid)
-    chosen = changed(held, datasets, models, seeds, settings, paths)
+    shortcuts = {"training.precision": precision, "training.devices": devices}
+    given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
+    chosen = changed(held, datasets, models, seeds, [*settings, *given], paths)
     store = Path("runs") / name if out is None else out
-    plan = planned(name, chosen, store, workers, devices_of(device))
+    if isinstance(engine, str):
+        engine = Engine.make(engine)
+    slots = slots_of(engine, chosen, device, per_device, workers)
+    plan = planned(name, chosen, store, slots)
     log = None
     if wandb:
         from .report.tracking import WandbLog
@@ -101,8 +111,7 @@ def run(
 
     try:
         if plan.missing:
-            job = Job(plan.store.path.resolve(), paths, plan.devices)
-            Engine.choose("local")(plan.workers).run(plan.missing, job, listen)
+            engine.run(plan.missing, Job(plan.store.path.resolve(), paths, plan.slots), listen)
     finally:
         rows = write_tables(plan.store, plan.cells)
     if log is not None:
@@ -135,35 +144,45 @@ def changed(
     return held
 
 
-def planned(
-    name: str,
+def slots_of(
+    engine: Engine,
     held: dict[str, Any],
-    out: str | Path,
+    device: str,
+    per_device: int | None,
     workers: int | None,
-    devices: tuple[str, ...],
-) -> Plan:
+) -> tuple[Slot, ...]:
+    """The devices of each worker, for the settings ``held`` of a grid.
+
+    Raises:
+        InputError: a number below 1, or devices that the engine does not have.
+    """
+    from .train import Budget
+
+    for name, value in (("workers", workers), ("per_device", per_device)):
+        if value is not None and value < 1:
+            raise InputError(f"{name} must be 1 or more, not {value}")
+    budget = Budget.of(held["training"])
+    return engine.slots(device, budget.devices, per_device, workers, budget.threads)
+
+
+def planned(name: str, held: dict[str, Any], out: str | Path, slots: tuple[Slot, ...]) -> Plan:
     """The plan of a run; everything that a user can get wrong is found here, or was before.
 
     Args:
         name: the grid's name.
         held: its settings.
         out: the store's folder.
-        workers: cells at once; None takes one a core on the CPU, one a device on GPUs.
-        devices: where to run.
+        slots: the devices of each worker.
     """
     from .cell import key_of, refuse_unbuildable
 
-    if workers is None:
-        workers = len(devices) if devices[0] != "cpu" else os.cpu_count() or 1
-    if workers < 1:
-        raise InputError(f"workers must be 1 or more, not {workers}")
-    wanted = specs(held, devices[0].partition(":")[0])
+    wanted = specs(held, slots[0][0].partition(":")[0])
     refuse_unbuildable(wanted)
     cells = [Cell(spec, key_of(spec)) for spec in wanted]
     store = Store(out, create=True)
     store.clean()
     missing = [cell for cell in cells if not store.has(cell)]
-    return Plan(name, cells, missing, store, workers, devices)
+    return Plan(name, cells, missing, store, slots)
 
 
 def defined(files: Iterable[str]) -> list[str]:
@@ -176,26 +195,6 @@ def defined(files: Iterable[str]) -> list[str]:
 
     modules = [load_file(file).__name__ for file in files]
     return [name for name, cls in Autoencoder.choices().items() if cls.__module__ in modules]
-
-
-def devices_of(device: str) -> tuple[str, ...]:
-    """The devices that ``device`` names.
-
-    Raises:
-        InputError: it names none that is there.
-    """
-    import torch
-
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if device == "cpu" or (device == "auto" and not count):
-        return ("cpu",)
-    there = tuple(f"cuda:{i}" for i in range(count))
-    if device in ("auto", "cuda") and there:
-        return there
-    if device in there:
-        return (device,)
-    valid = ", ".join(["auto", "cpu", *(["cuda"] if there else []), *there])
-    raise InputError(f"no device {device!r} on this machine; valid: {valid}")
 
 
 def write_tables(store: Store, cells: list[Cell] | None = None) -> "pd.DataFrame":

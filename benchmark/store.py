@@ -6,9 +6,12 @@ import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
+
+from filelock import FileLock, Timeout
 
 from ..plugins import InputError, suggestion
 from ..seeds import digest
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
     from .train import Trained
 
 FORMAT = 1
-FOLDERS = ("cells", "failed", "under_way", "across", "trained")
+FOLDERS = ("cells", "failed", "under_way", "across", "trained", "claims")
 OF_A_CELL = ("dataset", "model", "hyperparameters", "backbone", "seed", "cell")
 """The columns that all rows of a cell share, in the order that rows are sorted by."""
 
@@ -91,6 +94,28 @@ class Store:
     def has(self, cell: Cell) -> bool:
         """Whether ``cell`` is finished."""
         return self.folder(cell).is_dir()
+
+    @contextmanager
+    def claimed(self, cell: Cell, wait: bool = False) -> Iterator[bool]:
+        """Whether ``cell`` is this process's to run while the context lasts.
+
+        The claim is a lock that the system takes back from a process that ends, however it ends.
+
+        Args:
+            cell: the cell.
+            wait: wait for another process that has claimed it.
+        """
+        lock = FileLock(self.path / "claims" / folder_name(cell.spec, cell.key))
+        try:
+            lock.acquire(blocking=wait)
+        except Timeout:
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
 
     def write(
         self,

@@ -73,6 +73,9 @@ class Budget:
         plateau: multiply it by ``gamma`` after so many epochs in a row without a better one.
         gamma: the factor of both.
         patience: stop after so many epochs in a row without a better one.
+        precision: ``32``, or ``bf16-mixed``: the networks compute in bfloat16 while they are
+            trained; weights, what networks return, the loss and all scores are float32.
+        devices: on how many devices each batch is shared out.
     """
 
     epochs: int = 50
@@ -86,6 +89,8 @@ class Budget:
     plateau: int | None = None
     gamma: float = 0.1
     patience: int | None = None
+    precision: Literal[32, "bf16-mixed"] = 32
+    devices: int = 1
 
     @classmethod
     def of(cls, given: dict[str, Any]) -> "Budget":

@@ -12,10 +12,10 @@ from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 
-from ...plugins import load_file
+from ...plugins import InputError, load_file
 from ..grid import Cell
 from ..store import Store
-from .base import Engine, Event, Job, OnEvent
+from .base import Engine, Event, Job, OnEvent, Slot, attempt
 
 
 class Local(Engine):
@@ -27,17 +27,32 @@ class Local(Engine):
 
     name = "local"
 
+    def slots(
+        self, device: str, devices: int, per_device: int | None, workers: int | None, threads: int
+    ) -> tuple[Slot, ...]:
+        there = devices_of(device)
+        if there == ("cpu",):
+            if per_device is not None:
+                raise InputError("--per-device is for GPUs: --workers says how many cells at once")
+            count = workers or max(1, cores() // (threads * devices))
+            return (("cpu",) * devices,) * count
+        groups = [there[i : i + devices] for i in range(0, len(there) - devices + 1, devices)]
+        if not groups:
+            raise InputError(f"--devices {devices}: there are {len(there)}: {', '.join(there)}")
+        count = workers or len(groups) * (per_device or 1)
+        return tuple(groups[i % len(groups)] for i in range(count))
+
     def run(self, cells: list[Cell], job: Job, on_event: OnEvent) -> None:
-        if self.workers == 1:
+        if len(job.slots) == 1:
+            store = Store(job.store)
             for cell in cells:
                 on_event(Event("started", cell))
-                on_event(attempt(cell, job, job.devices[0], on_event))
+                on_event(attempt(cell, store, job.slots[0], on_event, wait=True))
             return
         waiting = deque(cells)
         workers: list[Worker] = []
         try:
-            count = min(self.workers, len(cells))
-            workers = [Worker.start(job, job.devices[i % len(job.devices)]) for i in range(count)]
+            workers = [Worker.start(job, slot) for slot in job.slots[: len(cells)]]
             for worker in workers:
                 worker.take(waiting, on_event)
             while any(worker.cell for worker in workers):
@@ -48,7 +63,7 @@ class Local(Engine):
                     event = worker.receive()
                     if event is None:
                         event = worker.died(job)
-                        workers[i] = worker = Worker.start(job, worker.device)
+                        workers[i] = worker = Worker.start(job, worker.slot)
                     if event.kind in ("done", "failed"):
                         # The next cell first: what the listener does must not keep a worker idle.
                         worker.take(waiting, on_event)
@@ -64,18 +79,18 @@ class Worker:
 
     process: BaseProcess
     pipe: Connection
-    device: str
+    slot: Slot
     cell: Cell | None = None
 
     @classmethod
-    def start(cls, job: Job, device: str) -> "Worker":
+    def start(cls, job: Job, slot: Slot) -> "Worker":
         context = multiprocessing.get_context("spawn")
         ours, theirs = context.Pipe()
-        process = context.Process(target=serve, args=(theirs, job, device), daemon=True)
+        process = context.Process(target=serve, args=(theirs, job, slot), daemon=True)
         with main_hidden():
             process.start()
         theirs.close()
-        return cls(process, ours, device)
+        return cls(process, ours, slot)
 
     def take(self, waiting: deque[Cell], on_event: OnEvent) -> None:
         self.cell = waiting.popleft() if waiting else None
@@ -119,38 +134,20 @@ def main_hidden() -> Iterator[None]:
         vars(main).update(held)
 
 
-def attempt(cell: Cell, job: Job, device: str, on_event: OnEvent) -> Event:
-    """Run ``cell`` here; what goes wrong becomes a failed cell."""
-    from ..cell import run_cell
-
-    store = Store(job.store)
-    try:
-        run_cell(
-            cell,
-            store,
-            device,
-            lambda phase, done, total: on_event(Event("progress", cell, phase, done, total)),
-        )
-    except Exception as error:
-        message = f"{type(error).__name__}: {error}"
-        store.fail(cell, message)
-        return Event("failed", cell, message)
-    return Event("done", cell)
-
-
-def serve(pipe: Connection, job: Job, device: str) -> None:
+def serve(pipe: Connection, job: Job, slot: Slot) -> None:
     """A worker's life: cells in, events out, until its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides when to stop
     threading.Thread(target=die_with_parent, daemon=True).start()
     sys.stdout = open(os.devnull, "w")  # noqa: SIM115  only the CLI prints
     for file in job.files:
         load_file(file)
+    store = Store(job.store)
     while True:
         try:
             cell = pipe.recv()
         except EOFError:
             return
-        pipe.send(attempt(cell, job, device, pipe.send))
+        pipe.send(attempt(cell, store, slot, pipe.send))
 
 
 def die_with_parent() -> None:
@@ -159,3 +156,30 @@ def die_with_parent() -> None:
     assert parent is not None
     wait([parent.sentinel])
     os._exit(1)
+
+
+def cores() -> int:
+    """The CPU cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def devices_of(device: str) -> tuple[str, ...]:
+    """The devices that ``device`` names.
+
+    Raises:
+        InputError: it names none that is there.
+    """
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if device == "cpu" or (device == "auto" and not count):
+        return ("cpu",)
+    there = tuple(f"cuda:{i}" for i in range(count))
+    if device in ("auto", "cuda") and there:
+        return there
+    if device in there:
+        return (device,)
+    valid = ", ".join(["auto", "cpu", *(["cuda"] if there else []), *there])
+    raise InputError(f"no device {device!r} on this machine; valid: {valid}")
