@@ -1,9 +1,7 @@
 """One training: a model, a dataset and a budget in, the model of the best epoch out."""
 
-import logging
 import math
 import time
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
@@ -11,15 +9,18 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from pytorch_lightning import Callback, LightningModule, Trainer
+from lightning_fabric import Fabric
 from threadpoolctl import threadpool_limits
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, ReduceLROnPlateau
 
-from ..datasets import Dataset, Split, as_float
-from ..models import Autoencoder, Batch, ClosedForm
+from ..datasets import Dataset, as_float
+from ..models import Autoencoder, ClosedForm
+from ..models.base import Reduce
 from ..plugins import InputError, checked, suggestion
 from ..seeds import derive_seed
+from .loader import Loader
+from .steps import Means, Steps
 
 OnEpoch = Callable[[int, int], None]
 """Called with the number of epochs done and the number in all."""
@@ -111,6 +112,11 @@ class Budget:
             raise InputError(
                 f"training: betas must be two numbers from 0 to below 1, not {list(budget.betas)}"
             )
+        if budget.batch_size % budget.devices:
+            raise InputError(
+                f"training: batch_size must be a multiple of devices ({budget.devices}), "
+                f"not {budget.batch_size}"
+            )
         steps = (0, *budget.milestones)
         if any(later <= earlier for earlier, later in zip(steps, steps[1:])):
             raise InputError(
@@ -133,12 +139,21 @@ class Budget:
             if key in always or (value != getattr(plain, key) and key not in idle)
         }
 
-    def make_optimizer(self) -> Callable[..., torch.optim.Optimizer]:
-        """What makes an optimiser of parameters and an ``lr``."""
+    def make_optimizer(
+        self, device: torch.device | str = "cpu"
+    ) -> Callable[..., torch.optim.Optimizer]:
+        """What makes an optimiser of parameters on ``device`` and an ``lr``."""
+        held: dict[str, Any] = {"eps": self.eps}
+        cls: Callable[..., torch.optim.Optimizer] = torch.optim.Adam
         if self.optimizer == "rmsprop":
-            return partial(torch.optim.RMSprop, eps=self.eps, centered=True)
-        first, second = self.betas
-        return partial(torch.optim.Adam, betas=(first, second), eps=self.eps, fused=True)
+            cls, held["centered"] = torch.optim.RMSprop, True
+        else:
+            held |= {"betas": self.betas, "fused": True}
+        if torch.device(device).type != "cuda":
+            return partial(cls, **held)
+        # A captured step reads the rate from the device, so that schedules reach it.
+        held["capturable"] = True
+        return lambda parameters, lr: cls(parameters, lr=torch.tensor(lr, device=device), **held)
 
     def schedulers(self, optimizers: list[torch.optim.Optimizer]) -> list[LRScheduler]:
         """What changes the learning rates of ``optimizers``, stepped once an epoch."""
@@ -166,6 +181,8 @@ class Trained:
         steps: the number of batches trained on.
         seconds: wall time.
         peak_memory: of the process or the device until its end, in MiB.
+        uncaptured: why its steps were not captured in a CUDA graph; empty where they were, and on
+            the CPU.
     """
 
     history: list[dict[str, float]] = field(default_factory=list)
@@ -173,96 +190,22 @@ class Trained:
     steps: int = 0
     seconds: float = 0.0
     peak_memory: float = 0.0
+    uncaptured: str = ""
 
 
-class Loader:
-    """Batches of a split that lives on the device as uint8, converted there.
+class Record:
+    """The history of a training, and the weights of its best epoch."""
 
-    Args:
-        split: the images.
-        batch_size: images a batch.
-        seed: shuffles anew every epoch and drops a last, smaller batch; None keeps the order and
-            every image.
-    """
-
-    def __init__(self, split: Split, batch_size: int, seed: int | None = None) -> None:
-        self.split, self.batch_size = split, min(batch_size, len(split))
-        self.generator = None if seed is None else torch.Generator().manual_seed(seed)
-
-    def __len__(self) -> int:
-        whole, rest = divmod(len(self.split), self.batch_size)
-        return whole + (self.generator is None and rest > 0)
-
-    def __iter__(self) -> Iterator[Batch]:
-        if self.generator is None:
-            for images, labels in self.split.batches(self.batch_size):
-                yield Batch(as_float(images), labels)
-            return
-        held = self.split.pixels if self.split.pixels is not None else self.split.factors
-        assert held is not None
-        order = torch.randperm(len(self.split), generator=self.generator).to(held.device)
-        for index in order.split(self.batch_size)[: len(self)]:
-            labels = None if self.split.labels is None else self.split.labels[index]
-            yield Batch(as_float(self.split.training_images(index)), labels)
-
-
-class Watch(Callback):
-    """Averages the terms of every epoch, keeps the best weights, and reports progress.
-
-    At the end of an epoch it steps the budget's schedules, and stops the training whose patience is
-    at an end.
-
-    Terms are summed on the device and read once an epoch. Validation draws from a stream of its
-    own, the same every epoch, so that it neither shifts the training's nor favours an epoch.
-    """
-
-    def __init__(self, model: Autoencoder, budget: Budget, seed: int, on_epoch: OnEpoch) -> None:
-        self.model, self.budget, self.seed, self.on_epoch = model, budget, seed, on_epoch
-        self.trained = Trained()
+    def __init__(self, model: Autoencoder) -> None:
+        self.model, self.trained = model, Trained()
         self.best, self.best_state = math.inf, state_of(model)
-        self.sums: dict[str, tuple[Tensor, int]] = {}
 
-    def add(self, prefix: str, terms: Any, batch: Batch) -> None:
-        n = len(batch.x)
-        for name, term in terms.items():
-            total, count = self.sums.get(f"{prefix}/{name}", (0.0, 0))
-            self.sums[f"{prefix}/{name}"] = (total + n * term.detach(), count + n)
+    def add(self, epoch: int, record: dict[str, float]) -> float:
+        """Take in the terms of an epoch; gives the one that the variant selects by.
 
-    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.schedulers = self.budget.schedulers(trainer.optimizers)
-
-    def on_train_batch_end(
-        self, trainer: Trainer, module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        self.add("train", outputs, batch)
-        self.trained.steps += 1
-
-    def on_validation_start(self, trainer: Trainer, module: LightningModule) -> None:
-        self.stream = torch.random.fork_rng(
-            devices=[module.device] if module.device.type == "cuda" else []
-        )
-        self.stream.__enter__()
-        torch.manual_seed(self.seed)
-
-    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
-        self.stream.__exit__(None, None, None)
-
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self.add("val", outputs, batch)
-
-    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        epoch = trainer.current_epoch + 1
-        means = torch.stack([total / count for total, count in self.sums.values()]).tolist()
-        record = dict(zip(self.sums, means))
-        self.sums = {}
+        Raises:
+            TrainingFailed: a term is not finite.
+        """
         self.trained.history.append({"epoch": epoch, **record})
         for name, value in record.items():
             if not math.isfinite(value):
@@ -271,14 +214,7 @@ class Watch(Callback):
         if chosen < self.best:
             self.best, self.best_state = chosen, state_of(self.model)
             self.trained.best_epoch = epoch
-        for scheduler in self.schedulers:
-            if isinstance(scheduler, ReduceLROnPlateau):
-                scheduler.step(chosen)
-            else:
-                scheduler.step()
-        if self.budget.patience and epoch - self.trained.best_epoch >= self.budget.patience:
-            trainer.should_stop = True
-        self.on_epoch(epoch, trainer.max_epochs or epoch)
+        return chosen
 
 
 def state_of(model: Autoencoder) -> dict[str, Tensor]:
@@ -293,10 +229,13 @@ def train(
     names: tuple[object, ...],
     device: torch.device | str = "cpu",
     on_epoch: OnEpoch = lambda done, total: None,
+    capture: bool = True,
+    fabric: Fabric | None = None,
 ) -> Trained:
     """Fit ``model`` to the training split; the validation split picks the epoch that is kept.
 
-    The model is left on ``device``, in evaluation mode.
+    The host waits for the device once an epoch. The model is left on ``device``, in evaluation
+    mode.
 
     Args:
         model: untrained.
@@ -305,6 +244,8 @@ def train(
         names: what every random stream of this training is derived from.
         device: where to train.
         on_epoch: told of progress.
+        capture: whether to replay steps from a CUDA graph where they can be captured.
+        fabric: the processes that share each batch, of which this is one; None for one alone.
 
     Raises:
         TrainingFailed: a term of the loss is not finite.
@@ -313,53 +254,120 @@ def train(
     device = torch.device(device)
     start = time.perf_counter()
     model.to(device)
-    train_split = dataset.split("train").to(device)
+    rank, parts = (fabric.global_rank, fabric.world_size) if fabric else (0, 1)
+    split = dataset.split("train")
     torch.manual_seed(derive_seed(*names, "train"))
     if isinstance(model, ClosedForm):
-        model.fit(as_float(train_split.images()), derive_seed(*names, "fit"))
+        model.fit(as_float(split.images().to(device)), derive_seed(*names, "fit"))
         if not all(torch.isfinite(tensor).all() for tensor in model.state_dict().values()):
             raise TrainingFailed("the fit is not finite")
         model.eval()
         return Trained(seconds=time.perf_counter() - start)
-    loader = Loader(train_split, budget.batch_size, derive_seed(*names, "order"))
-    model.lr, model.make_optimizer = budget.lr, budget.make_optimizer()
-    model.steps = budget.epochs * len(loader)
-    model.initialise(Loader(train_split, budget.batch_size, derive_seed(*names, "initialise")))
-    watch = Watch(model, budget, derive_seed(*names, "validation"), on_epoch)
-    with quiet():
-        trainer = Trainer(
-            accelerator="gpu" if device.type == "cuda" else "cpu",
-            devices=[device.index or 0] if device.type == "cuda" else 1,
-            max_epochs=budget.epochs,
-            callbacks=[watch],
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-            enable_model_summary=False,
-            num_sanity_val_steps=0,
-        )
-        try:
-            trainer.fit(model, loader, Loader(dataset.split("val").to(device), 500))
-        except SystemExit:  # what Lightning makes of Ctrl-C
-            raise KeyboardInterrupt from None
-    model.load_state_dict(watch.best_state)
-    model.to(device).eval()
-    watch.trained.seconds = time.perf_counter() - start
-    return watch.trained
+    size = budget.batch_size
+    loader = Loader(split, size, derive_seed(*names, "order"), device, (rank, parts))
+    val = Loader(dataset.split("val"), 500, device=device)
+    model.lr, model.make_optimizer = budget.lr, budget.make_optimizer(device)
+    model.steps, model.steps_done = budget.epochs * len(loader), 0
+    model.train()
+    model.initialise(Loader(split, size, derive_seed(*names, "initialise"), device))
+    if rank:  # the noise of each part of a batch is its own
+        torch.manual_seed(derive_seed(*names, "train", rank))
+    optimizers = model.configure_optimizers()
+    schedulers = budget.schedulers(optimizers)
+    record, seen, validated = Record(model), Means(), Means()
+    reduce = averaging(fabric) if fabric else None
+    steps = Steps(model, loader, optimizers, seen, capture, reduce)
+    with precision(model, budget.precision):
+        for epoch in range(1, budget.epochs + 1):
+            model.train()
+            for item in loader.items():
+                steps.take(*item)
+            model.eval()
+            with torch.no_grad(), validation_stream(derive_seed(*names, "validation"), device):
+                for batch in val:
+                    validated.add(model.terms(batch), len(batch.x))
+            found = {f"train/{name}": mean for name, mean in seen.read().items()}
+            found |= {f"val/{name}": mean for name, mean in validated.read().items()}
+            if fabric:
+                found = fabric.broadcast(found)
+            chosen = record.add(epoch, found)
+            for scheduler in schedulers:
+                if isinstance(scheduler, ReduceLROnPlateau):
+                    scheduler.step(chosen)
+                else:
+                    scheduler.step()
+            on_epoch(epoch, budget.epochs)
+            if budget.patience and epoch - record.trained.best_epoch >= budget.patience:
+                break
+    model.load_state_dict(record.best_state)
+    trained = record.trained
+    trained.steps, trained.seconds = steps.taken, time.perf_counter() - start
+    trained.uncaptured = steps.uncaptured if device.type == "cuda" else ""
+    return trained
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
-    """Keep Lightning from printing: only the CLI prints."""
-    loggers = [logging.getLogger(f"{n}.pytorch") for n in ("lightning", "pytorch_lightning")]
-    loggers += [logging.getLogger("pytorch_lightning"), logging.getLogger("lightning.fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels):
-                logger.setLevel(level)
+def validation_stream(seed: int, device: torch.device) -> Iterator[None]:
+    """Random numbers that are the same every epoch, and leave the training's where they were."""
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield
+
+
+@contextmanager
+def precision(model: Autoencoder, chosen: int | str) -> Iterator[None]:
+    """Within, the model's networks compute in bfloat16 if it is chosen, and return float32.
+
+    So losses, which sum over many pixels and take logarithms, are computed in float32.
+    """
+    if chosen == 32:
+        yield
+        return
+    networks = list(outermost(model))
+    for network in networks:
+        network.forward = in_bfloat16(network.forward, model.device.type)
+    try:
+        yield
+    finally:
+        for network in networks:
+            del network.forward  # the class's own is seen again
+
+
+def outermost(module: nn.Module) -> Iterator[nn.Module]:
+    """The networks of a module that are called as a whole."""
+    for child in module.children():
+        if isinstance(child, (nn.ModuleList, nn.ModuleDict)):
+            yield from outermost(child)
+        else:
+            yield child
+
+
+def in_bfloat16(forward: Callable[..., Any], device: str) -> Callable[..., Any]:
+    def computed(*args: Any, **kwargs: Any) -> Any:
+        with torch.autocast(device, torch.bfloat16):
+            found = forward(*args, **kwargs)
+        return in_float32(found)
+
+    return computed
+
+
+def in_float32(found: Any) -> Any:
+    if isinstance(found, Tensor):
+        return found.float() if found.dtype == torch.bfloat16 else found
+    if type(found) in (list, tuple):
+        return type(found)(map(in_float32, found))
+    return found
+
+
+def averaging(fabric: Fabric) -> Reduce:
+    """What replaces tensors by their means over the processes of ``fabric``, in place."""
+
+    def reduce(tensors: list[Tensor]) -> None:
+        if tensors:
+            flat = torch.cat([tensor.flatten() for tensor in tensors])
+            mean = fabric.all_reduce(flat, reduce_op="mean")
+            assert isinstance(mean, Tensor)
+            for tensor, part in zip(tensors, mean.split([tensor.numel() for tensor in tensors])):
+                tensor.copy_(part.view_as(tensor))
+
+    return reduce

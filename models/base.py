@@ -1,7 +1,7 @@
 """What a model is: the contract of every variant, and the one training step they share."""
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
@@ -15,6 +15,8 @@ from .backbones import Backbone, Shape
 from .observation import Bernoulli, Gaussian, Observation
 
 Terms = dict[str, Tensor]
+Reduce = Callable[[list[Tensor]], None]
+"""Replaces tensors by their means over the processes that share a training, in place."""
 
 
 class Posterior(Protocol):
@@ -100,7 +102,6 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         lr: the learning rate, which a training sets.
         make_optimizer: what makes an optimiser of parameters and an ``lr``; a training sets it too.
         steps: how many training steps there are in all; 0 where it is not known.
-        steps_done: how many of them are done.
         selection: the validation term whose minimum picks the checkpoint.
         sampler: the name of the sampler that the variant's paper uses, or the nearest to it here.
         given: what the decoder is given of an image beside its code: ``label``, which the encoder
@@ -119,6 +120,7 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
     discrete: ClassVar[bool] = False
     uses_backbone: ClassVar[bool] = True
     reference: ClassVar[str] = ""
+    share_done: Tensor
 
     def __init__(
         self,
@@ -139,6 +141,7 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         self.make_optimizer: Callable[..., torch.optim.Optimizer] = partial(
             torch.optim.Adam, fused=True
         )
+        self.register_buffer("share_done", torch.zeros(()), persistent=False)
         self.steps = self.steps_done = 0
         gaussian = Gaussian(sigma, backbone.squash)  # it refuses a sigma that the other ignores
         self.observation: Observation = Bernoulli() if likelihood == "bernoulli" else gaussian
@@ -255,12 +258,26 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         return -self.log_likelihood(raw, x).mean()
 
     @property
-    def progress(self) -> float:
-        """The share of the training that is done, 0 to 1; what a schedule of weights follows.
+    def steps_done(self) -> int:
+        """How many of the :attr:`steps` are done."""
+        return self._steps_done
 
-        It is 1 in evaluation, so that every epoch is validated on the final objective.
+    @steps_done.setter
+    def steps_done(self, done: int) -> None:
+        self._steps_done = done
+        if self.steps:
+            self.share_done.fill_(done / self.steps)
+
+    def risen(self, warmup: float, start: float = 0.0) -> Tensor | float:
+        """How far a weight is that rises to 1 in the first ``warmup`` of the training.
+
+        A share t of the training after its start that is min(1, ``start`` + t / ``warmup``), on the
+        device, where a captured step reads it. It is 1 in evaluation, so that every epoch is
+        validated on the final objective.
         """
-        return self.steps_done / self.steps if self.training and self.steps else 1.0
+        if not (self.training and self.steps and warmup):
+            return 1.0
+        return (start + self.share_done / warmup).clamp(max=1)
 
     # The training step: one for all variants.
 
@@ -271,26 +288,48 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
             found |= named(objective, objective.terms(batch))
         return found
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Terms:
+    def step(
+        self,
+        batch: Batch,
+        optimizers: Sequence[torch.optim.Optimizer],
+        reduce: Reduce | None = None,
+    ) -> Terms:
         """Step every objective's networks with the gradients of its own loss alone.
 
         The gradients are asked for by parameter, so no loss can leave one in another's network.
+
+        Args:
+            batch: the images.
+            optimizers: one an objective, as :meth:`configure_optimizers` gives them.
+            reduce: averages gradients, and then statistics that follow the batches, over the
+                processes that each have a part of the batch.
         """
         if not self._objectives:
             self._objectives = self.objectives()
-        optimizers = self.optimizers(use_pl_optimizer=False)
-        if not isinstance(optimizers, list):
-            optimizers = [optimizers]
         found: Terms = {}
         for objective, optimizer in zip(self._objectives, optimizers, strict=True):
+            for parameter in objective.parameters:
+                parameter.grad = None  # its memory, still in the cache, is used again
             terms = objective.terms(batch)
             gradients = torch.autograd.grad(terms["loss"], objective.parameters)
+            if reduce:
+                reduce(list(gradients))
             for parameter, gradient in zip(objective.parameters, gradients):
                 parameter.grad = gradient
             optimizer.step()
             found |= named(objective, terms)
-        self.steps_done += 1
+        if reduce:
+            reduce([held for held in self.buffers() if held.is_floating_point()])
+            found = {name: term.detach().clone() for name, term in found.items()}
+            reduce([*found.values()])
         return {name: term.detach() for name, term in found.items()}
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Terms:
+        """:meth:`step`, for those who train it by Lightning's ``Trainer``."""
+        optimizers = self.optimizers(use_pl_optimizer=False)
+        found = self.step(batch, optimizers if isinstance(optimizers, list) else [optimizers])
+        self.steps_done += 1
+        return found
 
     def validation_step(self, batch: Batch, batch_idx: int) -> Terms:
         return self.terms(batch)

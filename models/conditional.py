@@ -76,6 +76,7 @@ class StructuredCVAE(VAE):
     given = "quadrants"  # how many, an instance knows
     reference = "Sohn, Lee and Yan 2015, NeurIPS"
     seen: Tensor
+    hidden: Tensor
 
     def __init__(
         self,
@@ -93,7 +94,9 @@ class StructuredCVAE(VAE):
         self.alpha, self.context = alpha, context
         super().__init__(data, backbone, **kwargs)
         self.given = "1 quadrant" if observed == 1 else f"{observed} quadrants"
-        self.register_buffer("seen", quadrants(data.shape, observed), persistent=False)
+        seen = quadrants(data.shape, observed)
+        self.register_buffer("seen", seen, persistent=False)
+        self.register_buffer("hidden", (~seen).flatten().nonzero()[:, 0], persistent=False)
 
     def build(self, backbone: Backbone) -> None:
         d, shape = self.latent_dim, self.data.shape
@@ -133,9 +136,8 @@ class StructuredCVAE(VAE):
 
     def log_likelihood(self, raw: Tensor, x: Tensor) -> Tensor:
         """log p(x_h|z, x_s) in nats of images (B, C, H, W): (…, B)."""
-        hidden = ~self.seen
         # An observation model adds up over the last three dimensions.
-        kept = (t.flatten(-3)[..., hidden.flatten()] for t in (raw, x))
+        kept = (t.flatten(-3)[..., self.hidden] for t in (raw, x))
         return self.observation.log_prob(*(t[..., None, None, :] for t in kept))
 
     def losses(self, batch: Batch) -> Terms:
@@ -150,9 +152,9 @@ class StructuredCVAE(VAE):
 
 
 def quadrants(shape: Shape, observed: int) -> Tensor:
-    """Which pixels of images of ``shape`` are seen: bool (C, H, W)."""
+    """Which pixels of images of ``shape`` are seen: bool (C, H, W), on the CPU."""
     _, height, width = shape
-    seen = torch.zeros(shape, dtype=torch.bool)
+    seen = torch.zeros(shape, dtype=torch.bool, device="cpu")
     seen[:, height // 2 :, : width // 2] = True
     if observed > 1:
         seen[:, :, : width // 2] = True

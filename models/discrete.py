@@ -122,7 +122,7 @@ class VQVAE(Autoencoder):
             loss = loss + (z.detach() - e).square().flatten(1).sum(1).mean()
         elif self.training:
             self.follow(z.detach(), index)
-        usage = torch.bincount(index.flatten(), minlength=len(self.codebook)) / index.numel()
+        usage = self.times(index.flatten()) / index.numel()
         perplexity = torch.special.entr(usage).sum().exp()
         return {
             "loss": loss,
@@ -131,12 +131,18 @@ class VQVAE(Autoencoder):
             "perplexity": perplexity,
         }
 
+    def times(self, index: Tensor) -> Tensor:
+        """How often each code is in an index (n,): (K,)."""
+        # Not bincount, which waits for the device to tell the largest index.
+        ones = torch.ones_like(index, dtype=self.codebook.dtype)
+        return torch.zeros_like(self.codebook[:, 0]).index_add_(0, index, ones)
+
     @torch.no_grad()
     def follow(self, z: Tensor, index: Tensor) -> None:
         """Move the codebook towards the averages of the vectors assigned to it."""
         assert self.decay is not None
         flat, chosen = z.movedim(1, -1).flatten(0, -2), index.flatten()
-        counts = torch.bincount(chosen, minlength=len(self.counts)).to(flat)
+        counts = self.times(chosen)
         sums = torch.zeros_like(self.sums).index_add_(0, chosen, flat)
         self.counts.lerp_(counts, 1 - self.decay)
         self.sums.lerp_(sums, 1 - self.decay)

@@ -59,8 +59,7 @@ class CapacityVAE(VAE):
 
     def losses(self, batch: Batch) -> Terms:
         terms = super().losses(batch)
-        share = min(self.progress / self.warmup, 1.0) if self.warmup else 1.0
-        capacity = torch.full_like(terms["kl"], self.capacity * share)
+        capacity = torch.ones_like(terms["kl"]) * self.capacity * self.risen(self.warmup)
         distance = (terms["kl"] - capacity).abs()
         loss = terms["reconstruction"] + self.gamma * distance
         return terms | {"loss": loss, "distance": distance, "capacity": capacity}

@@ -157,9 +157,9 @@ class AnnealedFlowVAE(FlowVAE):
         self.warmup = warmup
 
     @property
-    def beta(self) -> float:
+    def beta(self) -> Tensor | float:
         """β, the inverse temperature at this point of the training."""
-        return min(1.0, 0.01 + self.progress / self.warmup) if self.warmup else 1.0
+        return self.risen(self.warmup, start=0.01)
 
     def losses(self, batch: Batch) -> Terms:
         z, log_q = self.draw(batch.x)

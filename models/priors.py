@@ -81,9 +81,9 @@ class LearnedPriorVAE(VAE):
         """Put the prior's parameters back into their bounds."""
 
     @property
-    def beta(self) -> float:
+    def beta(self) -> Tensor | float:
         """β, the weight of the KL at this point of the training."""
-        return min(1.0, self.progress / self.warmup) if self.warmup else 1.0
+        return self.risen(self.warmup)
 
     def log_prior(self, z: Tensor) -> Tensor:
         return self.prior().log_prob(z)

@@ -1,5 +1,7 @@
 """The structural similarity of images, on one scale and on several."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -46,7 +48,7 @@ def similarities(images: Tensor, others: Tensor, side: int) -> tuple[Tensor, Ten
     """
     x, y = images.double(), others.double()
     # A matrix for each axis: products with them take a tenth of a convolution's time here.
-    down, across = (_windows(length, side).to(x.device) for length in x.shape[2:])
+    down, across = (_windows(length, side, x.device) for length in x.shape[2:])
 
     def smooth(values: Tensor) -> Tensor:
         return down @ values @ across.T
@@ -59,9 +61,11 @@ def similarities(images: Tensor, others: Tensor, side: int) -> tuple[Tensor, Ten
     return luminance, contrast
 
 
-def _windows(length: int, side: int) -> Tensor:
+@lru_cache
+def _windows(length: int, side: int, device: torch.device) -> Tensor:
     """SSIM's window at every position within ``length``: float64 (length - side + 1, length)."""
-    at = torch.arange(length).double() - side // 2 - torch.arange(length - side + 1)[:, None]
+    starts = torch.arange(length - side + 1, device=device)[:, None]
+    at = torch.arange(length, device=device).double() - side // 2 - starts
     inside = at.abs() <= side // 2
     weights = torch.where(inside, (-at.square() / (2 * (1.5 * side / 11) ** 2)).exp(), 0)
     return weights / weights.sum(1, keepdim=True)

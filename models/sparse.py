@@ -180,17 +180,17 @@ class KSparseAE(AE):
         self.k, self.alpha, self.warmup = k, alpha, warmup
 
     @staticmethod
-    def largest(z: Tensor, k: int) -> Tensor:
+    def largest(z: Tensor, k: Tensor | int) -> Tensor:
         """(B, d) with all but the ``k`` largest values of each row at zero."""
-        values, index = z.topk(k, dim=1)
-        return torch.zeros_like(z).scatter(1, index, values)
+        values, index = z.sort(dim=1, descending=True, stable=True)
+        kept = values * (torch.arange(z.shape[1], device=z.device) < k)
+        return torch.zeros_like(z).scatter(1, index, kept)
 
-    def kept(self) -> int:
+    def kept(self) -> Tensor | int:
         """How many units the training keeps at this point of its schedule."""
-        if self.progress >= self.warmup:
-            return self.k
-        rest = 1 - self.progress / self.warmup
-        return self.k + round(rest * (self.latent_dim - self.k))
+        rest = 1 - self.risen(self.warmup)
+        many = rest * (self.latent_dim - self.k)
+        return self.k + (many.round() if isinstance(many, Tensor) else round(many))
 
     def code(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         return self.largest(self.encoder(x), min(round(self.alpha * self.k), self.latent_dim))
