@@ -91,6 +91,7 @@ class Plugin:
                 )
 
     @classmethod
+    @functools.cache
     def parameters_of(cls) -> dict[str, inspect.Parameter]:
         """The constructor's keyword-only parameters, those of parent classes included.
 
@@ -194,6 +195,12 @@ def checked(value: Any, hint: Any, where: str) -> Any:
         return value
     expected = getattr(hint, "__name__", None) if origin is None else str(hint)
     raise InputError(f"{where}: {value!r} is not of type {expected or hint}")
+
+
+def loaded_files() -> list[str]:
+    """The user's own files that this process has imported."""
+    modules = list(sys.modules.items())
+    return [str(m.__file__) for name, m in modules if name.startswith("aebench_file_")]
 
 
 def load_file(path: str | Path) -> types.ModuleType:

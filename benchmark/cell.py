@@ -5,11 +5,14 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from itertools import groupby
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..datasets import Dataset
+from ..datasets.shared import adopt
 from ..models import Autoencoder, Backbone, DataSpec, Sampler, model_from
 from ..plugins import InputError
 from ..seeds import derive_seed, digest
@@ -17,7 +20,7 @@ from . import evaluate as evaluation
 from . import train as training
 from .engines.base import Slot
 from .extractors import Extractor
-from .grid import Cell, label
+from .grid import Cell, label, sharing
 from .metrics import Fitted, Metric
 from .metrics.base import Kept
 from .objective import described
@@ -30,10 +33,18 @@ OnProgress = Callable[[str, int, int], None]
 """Called with the phase, such as ``training``, and how much of it is done of how much."""
 
 
+shared: dict[str, Path] = {}
+"""The files by which datasets are shared between processes, by the choice as :func:`held_dataset`
+takes it; a worker fills it before its first cell."""
+
+
 @lru_cache(maxsize=4)
 def held_dataset(choice: str) -> Dataset:
     """The dataset of a specification, as JSON; the last few stay in memory."""
-    return Dataset.make(**json.loads(choice))
+    dataset = Dataset.make(**json.loads(choice))
+    if choice in shared and shared[choice].is_file():
+        adopt(dataset, shared[choice])
+    return dataset
 
 
 @lru_cache(maxsize=4)
@@ -50,19 +61,23 @@ def dataset_of(spec: dict[str, Any]) -> Dataset:
     return held_dataset(json.dumps(spec["dataset"], sort_keys=True))
 
 
+def cells_of(specs: list[dict[str, Any]]) -> list[Cell]:
+    """The cells of specifications, in their order."""
+    cells: list[Cell] = []
+    for _, alike in groupby(specs, sharing):
+        first, *others = alike
+        key = configuration_key(first)
+        cells += [Cell(spec, digest(key, spec["seed"])) for spec in (first, *others)]
+    return cells
+
+
 def key_of(spec: dict[str, Any]) -> str:
     """The hash of everything that could change a cell's numbers.
 
     That is its specification, the content of its dataset, the code that it runs and the versions
     of the libraries that compute.
     """
-    chosen = spec["evaluation"]
-    roots: list[type] = [
-        Extractor.choose(chosen["extractor"]),
-        *(Sampler.choose(sampler["name"]) for sampler in chosen["samplers"]),
-        *(Metric.choose(metric["name"]) for metric in chosen["metrics"]),
-    ]
-    return digest(spec, training_key_of(spec), code_digest(*roots, evaluation))
+    return digest(configuration_key(spec), spec["seed"])
 
 
 def training_key_of(spec: dict[str, Any]) -> str:
@@ -70,7 +85,23 @@ def training_key_of(spec: dict[str, Any]) -> str:
 
     Cells that differ in their evaluation alone share it, and one training.
     """
-    parts = {name: held for name, held in spec.items() if name != "evaluation"}
+    return digest(training_configuration_key(spec), spec["seed"])
+
+
+def configuration_key(spec: dict[str, Any]) -> str:
+    """What :func:`key_of` hashes beside the seed."""
+    chosen = spec["evaluation"]
+    roots: list[type] = [
+        Extractor.choose(chosen["extractor"]),
+        *(Sampler.choose(sampler["name"]) for sampler in chosen["samplers"]),
+        *(Metric.choose(metric["name"]) for metric in chosen["metrics"]),
+    ]
+    return digest(chosen, training_configuration_key(spec), code_digest(*roots, evaluation))
+
+
+def training_configuration_key(spec: dict[str, Any]) -> str:
+    """What :func:`training_key_of` hashes beside the seed."""
+    parts = {name: held for name, held in spec.items() if name not in ("evaluation", "seed")}
     roots: list[type] = [
         Dataset.choose(spec["dataset"]["name"]),
         Autoencoder.choose(spec["model"]["name"]),
@@ -105,19 +136,16 @@ def build(spec: dict[str, Any]) -> Autoencoder:
 
 
 def refuse_unbuildable(specs: list[dict[str, Any]]) -> None:
-    """Build every model once, without memory, for what it refuses: before anything is trained.
+    """Build the models, without memory, for what they refuse: before anything is trained.
 
-    What else goes wrong in a constructor is left to its cells, which fail.
+    Of cells that differ in their seed alone one is built. What else goes wrong in a constructor is
+    left to its cells, which fail.
 
     Raises:
         InputError: a model refuses its hyper-parameters, its backbone or its dataset.
     """
-    tried = set()
-    for spec in specs:
-        model = json.dumps([spec["dataset"], spec["model"], spec["backbone"]], sort_keys=True)
-        if model in tried:
-            continue
-        tried.add(model)
+    for _, alike in groupby(specs, sharing):
+        spec = next(alike)
         data_of(spec)  # read now: what is read within has no content
         if (name := seen_by(spec)) and (why := extractor_of(spec, name, "cpu").why_no_maps()):
             raise InputError(f"model {spec['model']['name']!r}: extractor {name!r}: {why}")
@@ -142,28 +170,50 @@ def run_cell(cell: Cell, store: Store, slot: Slot, on_progress: OnProgress) -> N
         scored(cell, store, slot, on_progress)
 
 
+def train_here(
+    spec: dict[str, Any],
+    device: torch.device,
+    on_epoch: training.OnEpoch,
+    fabric: training.Fabric | None = None,
+) -> tuple[Autoencoder, training.Trained]:
+    """The trained model of a specification, and what its training leaves.
+
+    Args:
+        spec: the specification.
+        device: where to train.
+        on_epoch: told of progress.
+        fabric: the processes that share the training.
+    """
+    model, dataset, memory = build(spec), dataset_of(spec), PeakMemory(device)
+    if name := seen_by(spec):
+        maps = extractor_of(spec, name, device).maps
+        maps(dataset.split("val").images(slice(1)).to(device))  # made before the clock starts
+        model.perceive(maps)
+    budget, names = training.Budget.of(spec["training"]), training.names_of(spec)
+    trained = training.train(model, dataset, budget, names, device, on_epoch, fabric=fabric)
+    trained.peak_memory = memory.read()
+    return model, trained
+
+
 def scored(cell: Cell, store: Store, slot: Slot, on_progress: OnProgress) -> None:
-    device = torch.device(slot[0])
-    spec, memory = cell.spec, PeakMemory(device)
+    spec, device = cell.spec, torch.device(slot[0])
+    memory = PeakMemory(device)
     dataset = dataset_of(spec)
     model = build(spec)
     training_key = training_key_of(spec)
     trained = store.trained(training_key, model)
     if trained is None:
-        model = build(spec)  # a checkpoint that cannot be read may have left its traces
-        if name := seen_by(spec):
-            maps = extractor_of(spec, name, device).maps
-            maps(dataset.split("val").images(slice(1)).to(device))  # made before the clock starts
-            model.perceive(maps)
-        trained = training.train(
-            model,
-            dataset,
-            training.Budget.of(spec["training"]),
-            training.names_of(spec),
-            device,
-            lambda done, total: on_progress("training", done, total),
-        )
-        trained.peak_memory = memory.read()
+
+        def on_epoch(done: int, total: int) -> None:
+            on_progress("training", done, total)
+
+        if spec["training"].get("devices", 1) > 1:
+            from .distributed import train_on
+
+            trained, state = train_on(spec, slot, on_epoch)
+            model.load_state_dict(state)
+        else:
+            model, trained = train_here(spec, device, on_epoch)
     model.to(device).eval()
     start = time.perf_counter()
     chosen = spec["evaluation"]
