@@ -3,26 +3,15 @@
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from functools import lru_cache
-from pathlib import Path
 
 import torch
 from filelock import FileLock
-from platformdirs import user_cache_path
 from torch import Tensor
 
+from ..datasets.cache import cache_folder
 from ..seeds import digest
 
 _memory: dict[str, dict[str, Tensor]] = {}
-
-
-@lru_cache
-def cache_folder() -> Path:
-    """``$AEBENCH_CACHE``, or the user's cache folder."""
-    chosen = os.environ.get("AEBENCH_CACHE")
-    folder = Path(chosen) if chosen else user_cache_path("aebench")
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def cached_tensors(
@@ -36,6 +25,7 @@ def cached_tensors(
     key = digest(*names)
     if key not in _memory:
         path = cache_folder() / f"{key}.pt"
+        path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(path.with_suffix(".lock")):
             held = None
             with suppress(Exception):

@@ -17,6 +17,9 @@ SplitName = Literal["train", "val", "test", "anomalies"]
 SPLITS: tuple[SplitName, ...] = ("train", "val", "test")
 """What every dataset has; ``anomalies`` are there where a class is held out."""
 
+CHUNK = 16 << 20
+"""Bytes at a time where all images are read."""
+
 Render = Callable[[Tensor], Tensor]
 """Factors (n, K) int64 → images (n, C, H, W) uint8, on the factors' device."""
 
@@ -26,12 +29,15 @@ class Split:
     """One split: images on a device, in memory or rendered from their factors on demand.
 
     Attributes:
-        pixels: the images, uint8 (n, C, H, W); None where they are rendered.
+        pixels: the stored images, uint8 (m, C, H, W); None where they are rendered.
         labels: the classes, int64 (n,), or None.
         factors: the ground-truth factors as indices, int64 (n, K), or None.
         render: what draws images from factors where ``pixels`` is None.
         grey: of binary images that training draws anew every epoch, the probability of white in
-            255ths, uint8 (n, C, H, W); ``pixels`` are one draw. None elsewhere.
+            255ths, uint8 (m, C, H, W); ``pixels`` are one draw. None elsewhere.
+        order: which of the stored images are the split's, int64 (n,); None takes them all as they
+            are. Splits of one store so share its memory, or its file.
+        target: the device on which images are given; None leaves them where they are stored.
     """
 
     pixels: Tensor | None
@@ -39,25 +45,66 @@ class Split:
     factors: Tensor | None = None
     render: Render | None = None
     grey: Tensor | None = None
+    order: Tensor | None = None
+    target: torch.device | None = None
 
     def __len__(self) -> int:
-        held = self.pixels if self.pixels is not None else self.factors
+        for held in (self.order, self.pixels, self.factors):
+            if held is not None:
+                return len(held)
+        raise AssertionError("a split has pixels or factors")
+
+    @property
+    def device(self) -> torch.device:
+        """Where the images are stored, or the factors that they are rendered from."""
+        held = self.factors if self.pixels is None else self.pixels
         assert held is not None
-        return len(held)
+        return held.device
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes of the images as they are stored; 0 where they are rendered."""
+        stored = [held for held in (self.pixels, self.grey) if held is not None]
+        return len(self) * sum(held.shape[1:].numel() for held in stored)
+
+    def fits(self, device: torch.device | str) -> bool:
+        """Whether the images may be held on ``device``: at most half of what a GPU has free."""
+        device = torch.device(device)
+        if device.type != "cuda" or self.device.type == "cuda":
+            return True
+        return self.nbytes <= torch.cuda.mem_get_info(device)[0] // 2
 
     def images(self, index: Tensor | slice = slice(None)) -> Tensor:
         """The images at ``index``, uint8 (n, C, H, W)."""
-        if self.pixels is not None:
-            return self.pixels[index]
-        assert self.render is not None and self.factors is not None
-        return self.render(self.factors[index])
+        return self.given(self.pixels, index)
 
     def training_images(self, index: Tensor) -> Tensor:
         """The images at ``index`` as an epoch of training sees them, uint8 (n, C, H, W).
 
         Those of :meth:`images`, or a new draw from torch's global stream where there is ``grey``.
         """
-        return self.images(index) if self.grey is None else binary(self.grey[index])
+        return self.drawn(self.raw(index))
+
+    def raw(self, index: Tensor) -> Tensor:
+        """What :meth:`drawn` makes the training images at ``index`` of, as it is stored."""
+        return self.given(self.pixels if self.grey is None else self.grey, index)
+
+    def drawn(self, raw: Tensor) -> Tensor:
+        """The training images of :meth:`raw`: the same, or a new draw where there is ``grey``."""
+        return raw if self.grey is None else binary(raw)
+
+    def given(self, stored: Tensor | None, index: Tensor | slice) -> Tensor:
+        """The images at ``index`` of those ``stored``, rendered for None, on the target."""
+        if stored is not None:
+            images = at(stored, self.places(index))
+        else:
+            assert self.render is not None and self.factors is not None
+            images = self.render(at(self.factors, index))
+        return images if self.target is None else images.to(self.target)
+
+    def places(self, index: Tensor | slice) -> Tensor | slice:
+        """Where the images at ``index`` are stored."""
+        return index if self.order is None else at(self.order, index)
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor | None]]:
         """The whole split in order: images uint8 (b, C, H, W) and labels (b,), b ≤ ``size``."""
@@ -66,19 +113,73 @@ class Split:
             yield self.images(part), None if self.labels is None else self.labels[part]
 
     def take(self, index: Tensor | slice) -> "Split":
-        """The split of the images at ``index``, in that order."""
-        return self.each(lambda held: held[index])
+        """The split of the images at ``index``, in that order; no stored image is copied."""
+        if self.pixels is None or (self.order is None and isinstance(index, slice)):
+            return self.each(lambda held: at(held, index))
+        order = self.order
+        if order is None:
+            order = torch.arange(len(self), device=self.pixels.device)
+        listed = replace(self, pixels=None, grey=None, order=order)
+        taken = listed.each(lambda held: at(held, index))
+        return replace(taken, pixels=self.pixels, grey=self.grey)
 
     def to(self, device: torch.device | str) -> "Split":
-        """The same split with its tensors on ``device``."""
-        return self.each(lambda held: held.to(device))
+        """The same split with its tensors on ``device``, of the stored images only its own."""
+        device = torch.device(device)
+        there = self.device.type == device.type and device.index in (None, self.device.index)
+        if self.order is None or there:
+            return replace(self.each(lambda held: held.to(device)), target=None)
+        listed = replace(self, pixels=None, grey=None, order=None, target=None)
+        moved = listed.each(lambda held: held.to(device))
+        pixels, grey = (
+            None if held is None else gathered(held, self.order, device)
+            for held in (self.pixels, self.grey)
+        )
+        return replace(moved, pixels=pixels, grey=grey)
+
+    def on(self, device: torch.device | str) -> "Split":
+        """The same split with its images given on ``device``.
+
+        They are held there where they fit, else brought there as they are asked for; labels and
+        factors are there.
+        """
+        if self.fits(device):
+            return self.to(device)
+        listed = replace(self, pixels=None, grey=None, order=None)
+        moved = listed.each(lambda held: held.to(device))
+        stored = replace(moved, pixels=self.pixels, grey=self.grey, order=self.order)
+        return replace(stored, target=torch.device(device))
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Split":
         """The split with every tensor that it holds changed."""
-        names = ("pixels", "labels", "factors", "grey")
+        names = ("pixels", "labels", "factors", "grey", "order")
         held = {name: getattr(self, name) for name in names}
         changed: dict[str, Any] = {k: change(v) for k, v in held.items() if v is not None}
         return replace(self, **changed)
+
+
+def at(held: Tensor, index: Tensor | slice) -> Tensor:
+    """``held[index]``, wherever the index is."""
+    return held[index if isinstance(index, slice) else index.to(held.device)]
+
+
+def parts(stored: Tensor, order: Tensor | None = None) -> Iterator[Tensor]:
+    """``stored[order]`` in pieces of some megabytes; all of it for None."""
+    size = max(1, CHUNK // max(1, stored.element_size() * stored.shape[1:].numel()))
+    if order is None:
+        yield from stored.split(size)
+    else:
+        yield from (stored[index] for index in order.split(size))
+
+
+def gathered(stored: Tensor, order: Tensor, device: torch.device) -> Tensor:
+    """``stored[order]`` on another device, without a whole copy on this one."""
+    images = stored.new_empty((len(order), *stored.shape[1:]), device=device)
+    done = 0
+    for part in parts(stored, order):
+        images[done : done + len(part)] = part.to(device)
+        done += len(part)
+    return images
 
 
 def as_float(images: Tensor) -> Tensor:
@@ -252,11 +353,14 @@ class Dataset(Plugin, kind="dataset"):
         digest = hashlib.sha256(json.dumps([self.name, self.factor_names]).encode())
         for name, split in self.splits.items():
             digest.update(f"{name} {len(split)}".encode())
-            pixels = split.pixels if split.pixels is not None else split.images(slice(64))
-            for held in (pixels, split.labels, split.factors, split.grey):
+            pixels = split.images(slice(64)) if split.pixels is None else split.pixels
+            stored = ((pixels, split.order), (split.labels, None), (split.factors, None))
+            for held, order in (*stored, (split.grey, split.order)):
                 if held is not None:
-                    digest.update(f"{tuple(held.shape)} {held.dtype}".encode())
-                    digest.update(held.cpu().contiguous().numpy().data)
+                    shape = (len(held if order is None else order), *held.shape[1:])
+                    digest.update(f"{shape} {held.dtype}".encode())
+                    for part in parts(held, order):
+                        digest.update(part.cpu().contiguous().numpy().data)
         return digest.hexdigest()[:16]
 
     def permuted(

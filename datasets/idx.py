@@ -108,8 +108,7 @@ class IdxDataset(PublishedDataset):
 
     def prepared(self, split: Split, name: SplitName) -> Split:
         """A split of the published images, in this dataset's size and binarisation."""
-        assert split.pixels is not None
-        grey = padded(split.pixels, self.size)
+        grey = padded(split.images(), self.size)
         if self.binarisation == "none":
             return Split(grey, split.labels)
         if self.binarisation == "threshold":

@@ -160,7 +160,7 @@ class Npz(Dataset):
         """
         splits = list(self.whole.values())
         factors = [split.factors for split in splits if split.factors is not None]
-        pixels = [split.pixels for split in splits if split.pixels is not None]
+        pixels = [split.images() for split in splits]
         if not factors or sum(map(len, factors)) != math.prod(self.factor_sizes):
             return None
         flat, order = self.flat(torch.cat(factors)).sort()

@@ -13,10 +13,10 @@ from typing import ClassVar
 import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
-from platformdirs import user_cache_path
 
 from ..plugins import InputError
 from .base import Dataset
+from .cache import cache_folder
 
 GZIP = b"\x1f\x8b"
 
@@ -104,10 +104,10 @@ class PublishedDataset(Dataset):
 
     def folders(self) -> list[Path]:
         """Where files are looked for, in order; the last is where downloads go."""
-        data, cache = os.environ.get("AEBENCH_DATA"), os.environ.get("AEBENCH_CACHE")
+        data = os.environ.get("AEBENCH_DATA")
         given = Path(data).expanduser() if data else None
-        held = Path(cache).expanduser() if cache else user_cache_path("aebench")
-        return [*([given / self.name, given] if given else []), held / "data" / self.name]
+        held = cache_folder() / "data" / self.name
+        return [*([given / self.name, given] if given else []), held]
 
     def obtain(self, file: PublishedFile) -> NDArray[np.uint8]:
         """The array of one file, from a folder or from a mirror.

@@ -4,22 +4,33 @@ import gzip
 import hashlib
 import http.server
 import itertools
+import multiprocessing
 import os
 import re
+import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from aebench.datasets import SPLITS, Dataset, Split
+from aebench.benchmark.metrics import Fitted
+from aebench.benchmark.metrics.base import canonical_order
+from aebench.datasets import SPLITS, Dataset, Split, base, folder
+from aebench.datasets.folder import Folder
 from aebench.datasets.idx import IdxFile, Mnist
+from aebench.datasets.shared import region_of
 from aebench.datasets.sprites import Sprites
 from aebench.datasets.static_mnist import AmatFile, StaticMnist
+from aebench.models.samplers.prior import Prior
 from aebench.plugins import InputError
 from PIL import Image
+from standins import Held, Pixels, normed_vae
 from torch import Tensor
 
 Arrays = dict[str, np.ndarray]
@@ -397,8 +408,8 @@ def test_hashes_of_the_compressed_file_and_of_git_count_too(tmp_path: Path) -> N
 
 def test_missing_idx_files_say_where_to_put_them(mnist: dict[str, bytes], tmp_path: Path) -> None:
     said = refusal("mnist")
-    for folder in ("data/mnist", "data", "cache/data/mnist"):
-        assert str(tmp_path / folder) in said
+    for place in ("data/mnist", "data", "cache/data/mnist"):
+        assert str(tmp_path / place) in said
     for name in mnist:
         assert f"{name}.gz" in said
     assert f"into {tmp_path}/data/mnist by hand" in said
@@ -851,3 +862,373 @@ def test_folder_refuses(tmp_path: Path) -> None:
     for name in ("train", "test"):
         save_images(tmp_path / name, noise(2, 4, 4))
     assert "has train and test but no val" in refusal("folder", path=path)
+
+
+# Splits that share what they store.
+
+
+def plain(split: Split) -> Split:
+    """A copy that stores its own images and no others."""
+    labels, factors = (None if t is None else t.clone() for t in (split.labels, split.factors))
+    grey = None if split.grey is None else split.raw(torch.arange(len(split)))
+    return Split(split.images().clone(), labels, factors, grey=grey)
+
+
+def assert_equal(split: Split, expected: Split) -> None:
+    assert len(split) == len(expected)
+    assert split.nbytes == expected.nbytes
+    assert torch.equal(split.images(), expected.images())
+    index = torch.arange(len(split)).flip(0)[: len(split) // 2 + 1]
+    assert torch.equal(split.images(index), expected.images(index))
+    raw = expected.images(index) if expected.grey is None else expected.grey[index]
+    assert torch.equal(split.raw(index), raw)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        drawn = split.training_images(index)
+        torch.manual_seed(0)
+        assert torch.equal(drawn, raw if expected.grey is None else base.binary(raw))
+    for name in ("labels", "factors"):
+        one, other = getattr(split, name), getattr(expected, name)
+        assert (one is None and other is None) or torch.equal(one, other)
+    for (x, y), (found_x, found_y) in zip(expected.batches(7), split.batches(7), strict=True):
+        assert torch.equal(x, found_x)
+        assert (y is None and found_y is None) or torch.equal(y, found_y)
+
+
+def stored(kind: str) -> Split:
+    images, labels = torch.from_numpy(noise(60, 2, 3, 5)), torch.arange(60) % 7
+    grey = torch.from_numpy(noise(60, 2, 3, 5, seed=1)) if kind == "grey" else None
+    factors = torch.stack([labels, torch.arange(60) // 7], 1)
+    if kind == "rendered":
+        return Split(None, labels, factors, lambda f: (f * 20).to(torch.uint8)[:, None, None, :])
+    return Split(images, labels, factors, grey=grey)
+
+
+@pytest.mark.parametrize("kind", ["plain", "grey", "rendered"])
+@pytest.mark.parametrize("seed", range(15))
+def test_take_is_indexing(kind: str, seed: int) -> None:
+    random = np.random.default_rng(seed)
+    split = whole = stored(kind)
+    index = torch.arange(60)  # what a split of its own would be indexed by
+    for _ in range(4):
+        n = len(index)
+        chosen: Tensor | slice
+        if random.random() < 0.4:
+            start, stop = np.sort(random.integers(0, n + 1, 2)).tolist()
+            chosen = slice(start, max(stop, start + 1), int(random.integers(1, 3)))
+        elif random.random() < 0.3:
+            chosen = torch.from_numpy(random.random(n) < 0.8)
+        else:  # some twice, some counted from the end
+            chosen = torch.from_numpy(random.integers(-n, n, int(random.integers(1, n + 9))))
+        if not len(index[chosen]):
+            continue
+        split, index = split.take(chosen), index[chosen]
+        assert split.pixels is None or whole.pixels is not None
+        expected = Split(
+            whole.images(index),
+            whole.labels[index],  # type: ignore[index]
+            whole.factors[index],  # type: ignore[index]
+            grey=None if whole.grey is None else whole.grey[index],
+        )
+        if kind == "rendered":
+            expected = replace(expected, pixels=None, render=whole.render)
+        assert_equal(split, expected)
+        assert_equal(split.to("cpu"), expected)
+        if kind != "rendered":
+            assert_equal(plain(split), expected)
+
+
+def storage(split: Split) -> int:
+    assert split.pixels is not None
+    return split.pixels.untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("name", ["digits", "genotypes"])
+def test_splits_are_cut_without_a_copy(name: str) -> None:
+    whole = Dataset.make(name)
+    part = Dataset.make(name, {"train": 50, "held_out": 2})
+    assert len({storage(split) for split in whole.splits.values()}) == 1
+    assert len({storage(split) for split in (*part.whole.values(), *part.splits.values())}) == 1
+    train = whole.split("train")
+    half = train.take(slice(len(train) // 2))
+    again = half.take(torch.arange(len(half)).flip(0))
+    assert storage(again) == storage(half) == storage(train)
+    assert half.nbytes == train.nbytes // len(train) * len(half)
+    assert canonical_order(whole, "train").shape == (len(train),)
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_the_canonical_order_is_that_of_the_content(labelled: bool) -> None:
+    images, labels = torch.from_numpy(noise(50, 1, 3, 4)), torch.arange(50) % 5
+    images[7] = images[31] = images[3]  # twins without labels, in the order that they come in
+    dataset = Held(images, labels if labelled else None, train=40)
+
+    def key(i: int) -> bytes:
+        label = labels[i].numpy().tobytes() if labelled else b""
+        return hashlib.blake2b(images[i].numpy().tobytes() + label, digest_size=8).digest()
+
+    assert canonical_order(dataset, "train").tolist() == sorted(range(40), key=key)
+    order = torch.randperm(50, generator=torch.Generator().manual_seed(1))
+    other = Held(images, labels if labelled else None)
+    other.given = other.given.take(order)
+    first, second = (
+        held.split("test").take(canonical_order(held, "test")).images() for held in (dataset, other)
+    )
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("kind", ["plain", "grey", "rendered"])
+def test_what_does_not_fit_is_brought_by_batches(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    split = stored(kind).take(torch.arange(59, 0, -2))
+    assert split.on("cpu").target is None
+    monkeypatch.setattr(Split, "fits", lambda self, device: False)
+    assert_equal(split.on("cpu"), split if kind == "rendered" else plain(split))
+    there = split.on("meta")  # a device on which there are shapes alone
+    assert there.labels is not None
+    for some in (there, there.take(slice(10)), there.take(torch.arange(10))):
+        for images, labels in some.batches(4):
+            assert labels is not None
+            assert images.device.type == labels.device.type == "meta"
+    assert there.raw(torch.arange(3)).device.type == "meta"
+    assert kind == "rendered" or there.device.type == "cpu"
+    moved = split.to("meta")
+    assert moved.order is None
+    assert moved.images().shape == split.images().shape
+
+
+def test_metrics_are_the_same_where_a_split_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    def numbers() -> list[Tensor]:
+        model, dataset = normed_vae()
+        fitted = Fitted(model, dataset, Pixels(dataset), samplers={"prior": Prior()}, batch_size=7)
+        drawn = fitted.samples("prior", 20)
+        return [fitted.codes("train"), fitted.reconstructions(), drawn, fitted.labels("test")]
+
+    held = numbers()
+    monkeypatch.setattr(Split, "fits", lambda self, device: False)
+    for one, other in zip(held, numbers()):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device")
+def test_what_fits_a_gpu_is_held_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    split = stored("grey").take(torch.arange(59, 0, -2))
+    there = split.on("cuda")
+    assert there.images().device.type == there.device.type == "cuda"
+    assert there.order is None
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (2 * split.nbytes - 1, 1 << 40))
+    assert not split.fits("cuda")
+    assert there.fits("cuda")  # it is there already
+    streamed = split.on("cuda")
+    assert streamed.device.type == "cpu"
+    for (x, y), (a, b) in zip(there.batches(4), streamed.batches(4), strict=True):
+        assert torch.equal(x, a)
+        assert y is not None and b is not None and torch.equal(y, b)
+    assert torch.equal(there.images(torch.arange(3)), streamed.images(torch.arange(3).cuda()))
+
+
+def test_how_much_fits_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    split = stored("plain")
+    for free, fits in ((2 * split.nbytes, True), (2 * split.nbytes - 1, False)):
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device, free=free: (free, 1 << 40))
+        assert split.fits("cuda") is fits
+        assert split.fits("cpu")
+        assert stored("rendered").fits("cuda")
+
+
+# Folders of more images than are held in memory.
+
+
+@pytest.fixture
+def many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of 200 images, too many for memory as it is told."""
+    save_images(tmp_path / "images", noise(200, 8, 8, 3), ("cat", "dog", "eel"))
+    monkeypatch.setattr(folder, "HELD_BYTES", 200 * 8 * 8 - 1)
+    monkeypatch.setenv("AEBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "images"
+
+
+def cached(many: Path, suffix: str = "") -> list[Path]:
+    return sorted((many.parent / "cache" / "images").glob(f"*{suffix}"))
+
+
+def refuse(*args: Any) -> Any:
+    raise AssertionError("it is done again")
+
+
+@pytest.mark.parametrize("limits", [{}, {"train": 50, "held_out": 1}])
+def test_a_large_folder_is_as_a_small_one(
+    limits: dict[str, int],
+    many: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    parameters = {"path": str(many), **limits}
+    state = torch.get_rng_state()
+    large = Dataset.make("folder", parameters)
+    _ = large.hash
+    assert torch.equal(torch.get_rng_state(), state)
+    assert capfd.readouterr() == ("", "")
+    (file,) = cached(many, ".u8")
+    assert file.stat().st_size == 200 * 8 * 8 * 3
+    assert not cached(many, ".part")
+    monkeypatch.setattr(folder, "HELD_BYTES", 200 * 8 * 8 * 3)
+    small = Dataset.make("folder", parameters)
+    assert large.hash == small.hash
+    assert (large.shape, large.classes) == (small.shape, small.classes)
+    for name in small.splits:
+        assert region_of(large.split(name).pixels) is not None  # type: ignore[arg-type]
+        assert region_of(small.split(name).pixels) is None  # type: ignore[arg-type]
+        assert_equal(large.split(name), small.split(name))
+        assert torch.equal(canonical_order(large, name), canonical_order(small, name))
+
+
+def test_a_large_folder_is_decoded_and_hashed_once(
+    many: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = Dataset.make("folder", {"path": str(many)})
+    content, images = first.hash, first.split("test").images()
+    limited = Dataset.make("folder", {"path": str(many), "train": 9}).hash
+    assert limited != content
+    moved = many.rename(many.parent / "moved")
+    with monkeypatch.context() as patch:
+        patch.setattr(Folder, "decode", refuse)
+        patch.setattr(base, "parts", refuse)
+        second = Dataset.make("folder", {"path": str(moved)})
+        assert second.hash == content
+        assert torch.equal(second.split("test").images(), images)
+        assert Dataset.make("folder", {"path": str(moved), "train": 9}).hash == limited
+    Image.fromarray(noise(1, 8, 8, 3, seed=5)[0]).save(moved / "cat" / "000.png")
+    assert Dataset.make("folder", {"path": str(moved)}).hash != content
+    assert Dataset.make("folder", {"path": str(moved), "channels": 1}).shape == (1, 8, 8)
+    assert len(cached(many, ".u8")) == 3
+
+
+def test_a_fault_among_many_is_named(many: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (many / "dog" / "bad.jpg").write_text("hello")
+    (many / "eel" / "worse.jpg").write_text("hello")
+    assert f"cannot read {many}/dog/bad.jpg" in refusal("folder", path=str(many))
+    for path in many.glob("*/*.jpg"):
+        path.unlink()
+    Image.fromarray(noise(1, 9, 8, 3)[0]).save(many / "dog" / "tall.png")
+    said = refusal("folder", path=str(many))
+    assert f"{many}/dog/tall.png is 9×8 where {many}/cat/000.png is 8×8" in said
+    (many / "dog" / "tall.png").unlink()
+    assert not [path for path in cached(many) if path.suffix != ".lock"]
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=0))
+        said = refusal("folder", path=str(many))
+        assert f"{cached(many)[0].parent} cannot be written: 0 MiB are needed, 0 MiB are" in said
+    (many.parent / "file").touch()
+    monkeypatch.setenv("AEBENCH_CACHE", str(many.parent / "file"))
+    assert f"{many.parent}/file/images cannot be written" in refusal("folder", path=str(many))
+
+
+def load_in(path: str, log: str) -> None:
+    """A process that loads a folder and says so each time that it decodes one."""
+    decode = Folder.decode
+
+    def logged(self: Folder, images: folder.Images) -> None:
+        with open(log, "a") as file:
+            file.write("decoded\n")
+        decode(self, images)
+
+    Folder.decode = logged  # type: ignore[method-assign]
+    assert len(Dataset.make("folder", {"path": path}).split("test")) == 40
+
+
+@pytest.mark.parametrize("daemon", [False, True])  # one may start processes, the other not
+def test_processes_decode_a_folder_once(daemon: bool, many: Path, tmp_path: Path) -> None:
+    context, log = multiprocessing.get_context("fork"), tmp_path / "log"
+    processes = [
+        context.Process(target=load_in, args=(str(many), str(log)), daemon=daemon) for _ in range(3)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [process.exitcode for process in processes] == [0, 0, 0]
+    assert log.read_text() == "decoded\n"
+    assert len(cached(many, ".u8")) == 1
+
+
+def load_slowly(path: str) -> None:
+    read = Folder.checked
+
+    def slow(self: Folder, path: str, *rest: Any) -> Any:
+        if path.endswith("dog/100.png"):
+            time.sleep(10)
+        return read(self, path, *rest)
+
+    Folder.checked = slow  # type: ignore[method-assign]
+    _ = Dataset.make("folder", {"path": path}).whole
+
+
+def test_a_killed_decoding_leaves_nothing_that_counts(many: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    process = context.Process(target=load_slowly, args=(str(many),))
+    process.start()
+    deadline = time.monotonic() + 60
+    while not any(path.read_bytes().strip(b"\0") for path in cached(many, ".part")):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    assert not cached(many, ".u8")
+    large = Dataset.make("folder", {"path": str(many)})
+    images = torch.cat([large.split(name).images() for name in SPLITS])
+    expected = torch.from_numpy(noise(200, 8, 8, 3)).permute(0, 3, 1, 2)
+    assert sorted(x.numpy().tobytes() for x in images) == sorted(
+        x.contiguous().numpy().tobytes() for x in expected
+    )
+    assert not cached(many, ".part")
+
+
+def anonymous() -> int:
+    """The bytes of this process that are no file's."""
+    status = Path("/proc/self/status").read_text()
+    found = re.search(r"RssAnon:\s+(\d+) kB", status)
+    assert found
+    return int(found[1]) << 10
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="needs Linux's /proc")
+def test_a_large_folder_needs_little_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AEBENCH_CACHE", str(tmp_path / "cache"))
+    size = 700 * 3 * 512 * 512
+    random = np.random.default_rng(0)
+    for i in range(700):  # coarse, so that they are written and read fast
+        path = tmp_path / "images" / str(i % 3) / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        coarse = Image.fromarray(random.integers(0, 256, (8, 8, 3), np.uint8))
+        coarse.resize((512, 512), Image.Resampling.NEAREST).save(path, compress_level=1)
+    _ = Dataset.make("folder", {"path": str(tmp_path / "images" / "0"), "size": 8}).hash  # imports
+    before, peak, done = anonymous(), 0, threading.Event()
+
+    def watch() -> None:
+        nonlocal peak
+        while not done.wait(0.002):
+            peak = max(peak, anonymous())
+
+    watching = threading.Thread(target=watch)
+    watching.start()
+    try:
+        dataset = Dataset.make("folder", {"path": str(tmp_path / "images"), "held_out": 1})
+        _ = dataset.hash
+        train = dataset.split("train")
+        for name in dataset.splits:
+            held = dataset.split(name).take(canonical_order(dataset, name))
+            seen = sum(len(images) for images, _ in held.batches(16))
+            assert seen == len(held)
+        for index in torch.randperm(len(train)).split(16):
+            assert len(train.training_images(index)) == len(index)
+    finally:
+        done.set()
+        watching.join()
+    assert sum(map(len, dataset.whole.values())) * 3 * 512 * 512 == size
+    assert peak - before < size / 5

@@ -55,15 +55,13 @@ def stripes(n: int, *shape: int) -> tuple[Tensor, Tensor]:
 
 
 @pytest.fixture(autouse=True)
-def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+def fresh(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A cache that holds nothing, on disk and in memory."""
     folder = tmp_path / "cache"
     monkeypatch.setenv("AEBENCH_CACHE", str(folder))
     monkeypatch.delenv("AEBENCH_INCEPTION", raising=False)
     monkeypatch.setattr(caching, "_memory", {})
-    caching.cache_folder.cache_clear()
-    yield folder
-    caching.cache_folder.cache_clear()
+    return folder
 
 
 @pytest.fixture

@@ -2,17 +2,19 @@
 
 import hashlib
 import weakref
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, ClassVar, Literal, TypeVar
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from ...datasets import Dataset, Split, SplitName, as_float
+from ...datasets.base import parts
 from ...models import Autoencoder, Batch, Sampler
 from ...plugins import InputError, Plugin
 from ...seeds import derive_seed
@@ -197,11 +199,11 @@ class Fitted:
             yield seed
 
     def split(self, name: SplitName) -> Split:
-        """The split in its canonical order, on the model's device."""
+        """The split in its canonical order, its images given on the model's device."""
 
         def compute() -> Split:
             order = canonical_order(self.dataset, name)
-            return self.dataset.split(name).take(order).to(self.device)
+            return self.dataset.split(name).take(order).on(self.device)
 
         return self.once(("split", name), compute)
 
@@ -296,7 +298,7 @@ class Fitted:
         """What the model's decoder is given beside the codes of a split's images at ``index``."""
         if not self.model.given:
             return None
-        chosen = self.split(name).take(index.to(self.device))
+        chosen = self.split(name).take(index)
         found = [self.model.condition(as_float(x), y) for x, y in chosen.batches(self.batch_size)]
         return torch.cat([some for some in found if some is not None])
 
@@ -372,17 +374,17 @@ def canonical_order(dataset: Dataset, name: SplitName) -> Tensor:
     """
     held = _orders.setdefault(dataset, {})
     if name not in held:
-        split = dataset.split(name).to("cpu")
-        parts = [
-            tensor.contiguous().numpy().reshape(len(split), -1)
-            for tensor in (split.pixels, split.labels, split.factors)
-            if tensor is not None
-        ]
-        keys = [
-            hashlib.blake2b(b"".join(map(bytes, rows)), digest_size=8).digest()
-            for rows in zip(*parts)
-        ]
-        held[name] = torch.tensor(sorted(range(len(keys)), key=keys.__getitem__))
+        split = dataset.split(name)
+        few = [values for values in (split.labels, split.factors) if values is not None]
+        columns: list[Iterable[NDArray[Any]]] = [values.cpu().numpy() for values in few]
+        if split.pixels is not None:
+            pieces = parts(split.pixels, split.order)
+            columns.insert(0, (row for piece in pieces for row in piece.cpu().numpy()))
+        keys = b"".join(
+            hashlib.blake2b(b"".join(value.tobytes() for value in row), digest_size=8).digest()
+            for row in zip(*columns)
+        )
+        held[name] = torch.from_numpy(np.frombuffer(keys, ">u8").argsort(kind="stable"))
     return held[name]
 
 
