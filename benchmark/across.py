@@ -3,10 +3,13 @@
 import json
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
+from ..plugins import InputError
 from ..seeds import digest
 from .grid import Cell
 
@@ -19,9 +22,11 @@ def across_seeds(store: "Store", cells: Iterable[Cell]) -> dict[str, list[dict[s
 
     What was compared is kept in the store under the keys of all the cells that took part.
     """
+    from .store import unlinked
+
     groups: dict[tuple[str, str], list[tuple[Cell, Path]]] = defaultdict(list)
     for cell in cells:
-        kept = sorted((store.folder(cell) / "kept").glob("*.npz"))
+        kept = sorted(unlinked(store.folder(cell) / "kept").glob("*.npz"))
         same = digest({k: v for k, v in cell.spec.items() if k != "seed"}) if kept else ""
         for path in kept:
             groups[path.stem, same].append((cell, path))
@@ -37,13 +42,11 @@ def compared(
     store: "Store", name: str, held: list[tuple[Cell, Path]]
 ) -> list[list[dict[str, Any]]]:
     """The rows of each cell by one metric, in the order of ``held``."""
-    from .store import read_json, to_json
+    from .store import Unwritable, read_json, to_json
 
     file = f"across/{digest(name, *(cell.key for cell, _ in held))}.json"
     if (store.path / file).is_file():
         return read_json(store.path / file)
-    import numpy as np
-
     from .evaluate import rows_of
     from .metrics import AcrossSeeds, Metric, NotApplicable, Values
     from .train import arithmetic
@@ -57,7 +60,7 @@ def compared(
     if not note:
         try:
             with arithmetic(spec["training"]["threads"]):  # not on as many as this machine has
-                values = metric.compare([dict(np.load(path)) for _, path in held])
+                values = metric.compare([arrays(path) for _, path in held])
         except NotApplicable as reason:
             note = str(reason)
     estimator = "" if note else metric.compared(len(held))
@@ -66,6 +69,26 @@ def compared(
         for some in values
     ]
     text = to_json(rows)
-    (store.path / "across").mkdir(exist_ok=True)
-    store.write_text(file, text)
+    with suppress(Unwritable):  # what cannot be kept is computed again
+        store.write_text(file, text)
     return json.loads(text)
+
+
+def arrays(path: Path) -> dict[str, Any]:
+    """The arrays of a file that a cell keeps; no code of it is run.
+
+    Raises:
+        InputError: it cannot be read.
+    """
+    import numpy as np
+
+    from .store import unlinked
+
+    unlinked(path)
+    try:
+        with np.load(path, allow_pickle=False) as held:
+            return dict(held)
+    except (AttributeError, EOFError, OSError, TypeError, ValueError, BadZipFile) as error:
+        raise InputError(
+            f"{path} cannot be read: {error}; remove its cell to run it again"
+        ) from None

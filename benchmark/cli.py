@@ -14,6 +14,7 @@ import typer
 from ..plugins import InputError, suggestion
 from .catalogue import KINDS
 from .engines import Engine
+from .store import Unwritable
 
 if TYPE_CHECKING:
     from .display import Display
@@ -72,7 +73,8 @@ def engine_of(name: str, options: dict[str, str | None]) -> Engine:
         flag = f"--{option.replace('_', '-')}"
         if owner != name:
             raise InputError(f"{flag} is for --engine {owner}, not {name}")
-        given[key] = int(text) if re.fullmatch(r"-?\d+", text) else text
+        numeric = chosen.parameters_of()[key].annotation in (int, int | None)
+        given[key] = int(text) if numeric and re.fullmatch(r"-?\d+", text) else text
     return chosen(**chosen.complete(given))
 
 
@@ -96,9 +98,9 @@ def run(
     out: Annotated[str | None, typer.Option(help="The folder of results [runs/GRID].")] = None,
     workers: Annotated[
         int | None,
-        typer.Option(parser=int, metavar="N", help="Cells at once [one a core, or one a GPU]."),
+        typer.Option(parser=int, metavar="N", help="Cells at once [as many as there is room for]."),
     ] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or one, such as cuda:1.")] = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or one: cuda:1.")] = "auto",
     per_device: Annotated[
         int | None, typer.Option(parser=int, metavar="N", help="Cells at once on a GPU [1].")
     ] = None,
@@ -326,6 +328,9 @@ def main() -> None:
         code = command(standalone_mode=False)
     except InputError as error:
         code = complain(str(error))
+    except Unwritable as error:
+        complain(f"{error}; what is finished is kept, and the same command goes on from there")
+        code = 1
     except (KeyboardInterrupt, typer.Abort):
         code = 130
     except BrokenPipeError:

@@ -7,6 +7,7 @@ import re
 import typing
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -54,7 +55,7 @@ OF_A_FIGURE = {"model": "hyperparameters", "dataset": "parameters"}
 """What a published figure gives as a name with parameters, and where it keeps these."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One training: dataset × model with its hyper-parameters × backbone × budget × seed.
 
@@ -164,9 +165,13 @@ def plain(value: Any) -> str:
 
 def folder_name(spec: Parameters, key: str) -> str:
     """A cell's folder: readable, safe on every file system, and unique by its hash."""
-    parts = [spec["dataset"]["name"], spec["model"]["name"], f"seed{spec['seed']}"]
-    words = [re.sub(r"[^A-Za-z0-9_]+", "-", part)[:40] for part in parts]
-    return "-".join([*words, key[:12]])
+    parts = (spec["dataset"]["name"], spec["model"]["name"], f"seed{spec['seed']}")
+    return "-".join([*map(safe, parts), key[:12]])
+
+
+@lru_cache(maxsize=4096)
+def safe(word: str) -> str:
+    return re.sub(r"[^A-Za-z0-9_]+", "-", word)[:40]
 
 
 def shipped() -> dict[str, Path]:
@@ -465,6 +470,8 @@ def restrict(held: dict[str, Parameters], names: Iterable[str], kind: str) -> di
 def specs(settings: dict[str, Any], device: str) -> list[Parameters]:
     """The specification of every cell of a grid, each once, in the order of the file.
 
+    Cells share the parts that are equal, so that a million of them fit in memory: change none.
+
     Args:
         settings: what :func:`read_grid` gives.
         device: ``cpu`` or ``cuda``.
@@ -487,8 +494,8 @@ def specs(settings: dict[str, Any], device: str) -> list[Parameters]:
     for figure in figures(settings):
         refuse_unknown(figure)
     seeds = seeds_of(settings["seeds"])
-    found: dict[str, Parameters] = {}
-    for dataset in chosen(Dataset, settings["datasets"]):
+    configurations: dict[str, Parameters] = {}
+    for dataset in map(plain_json, chosen(Dataset, settings["datasets"])):
         of_dataset = merged(settings, settings["per_dataset"].get(dataset["name"], {}))
         Extractor.choose(of_dataset["extractor"])
         for name, given in of_dataset["models"].items():
@@ -496,35 +503,45 @@ def specs(settings: dict[str, Any], device: str) -> list[Parameters]:
             cls = Autoencoder.choose(name)
             budget = Budget.of(own["training"]).stated
             closed = issubclass(cls, ClosedForm)
-            evaluation = {
-                "extractor": own["extractor"],
-                "samplers": chosen_samplers(cls, own["samplers"]),
-                "metrics": chosen_metrics(own["metrics"]),
-            }
-            backbones = chosen(Backbone, own["backbones"])
+            training = plain_json({"threads": budget["threads"]} if closed else budget)
+            evaluation = plain_json(
+                {
+                    "extractor": own["extractor"],
+                    "samplers": chosen_samplers(cls, own["samplers"]),
+                    "metrics": chosen_metrics(own["metrics"]),
+                }
+            )
+            backbones = map(plain_json, chosen(Backbone, own["backbones"]))
+            choices = list(backbones) if cls.uses_backbone else [None]
             shared = {k: v for k, v in own["hyperparameters"].items() if k in cls.parameters_of()}
             for hyperparameters in combinations(cls, {**shared, **given}):
-                for backbone in backbones if cls.uses_backbone else [None]:
-                    for seed in seeds:
-                        spec = {
-                            "dataset": dataset,
-                            "model": {
-                                "name": name,
-                                "hyperparameters": cls.complete(hyperparameters),
-                            },
-                            "backbone": backbone,
-                            "training": {"threads": budget["threads"]} if closed else budget,
-                            "evaluation": evaluation,
-                            "seed": seed,
-                            "device": device,
-                        }
-                        found.setdefault(digest(spec), json.loads(json.dumps(spec)))
+                model = {"name": name, "hyperparameters": cls.complete(hyperparameters)}
+                for backbone in choices:
+                    configuration = {
+                        "dataset": dataset,
+                        "model": plain_json(model),
+                        "backbone": backbone,
+                        "training": training,
+                        "evaluation": evaluation,
+                        "device": device,
+                    }
+                    configurations.setdefault(digest(configuration), configuration)
     unused = set(settings["hyperparameters"])
     for name in models:
         unused -= set(Autoencoder.choose(name).parameters_of())
     if unused:
         raise InputError(f"hyperparameters: no model of the grid takes {sorted(unused)[0]!r}")
-    return list(found.values())
+    return [{**held, "seed": seed} for held in configurations.values() for seed in seeds]
+
+
+def sharing(spec: Parameters) -> tuple[int, ...]:
+    """The parts of a specification but its seed, by identity: what the seeds of one share."""
+    return tuple(id(part) for name, part in spec.items() if name != "seed")
+
+
+def plain_json(value: Any) -> Any:
+    """``value`` as a file has it: lists for tuples, and nothing shared with the grid."""
+    return json.loads(json.dumps(value))
 
 
 def merged(settings: dict[str, Any], block: dict[str, Any]) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from .grid import Cell, folder_name
 from .report.sheets import counted
 from .rows import Row
 from .runner import write_tables
-from .store import FOLDERS, Store, columns_of, read_json, training_of
+from .store import FOLDERS, Store, Unwritable, columns_of, read_json, training_of
 
 HASH = re.compile(r"[0-9a-f]{64}")
 FILES = ("cell.json", "metrics.json", "history.json", "checkpoint.pt")
@@ -335,17 +335,16 @@ def copy(folder: Path, cell: Cell, into: Store) -> bool:
     Raises:
         InputError: it cannot be copied.
     """
-    part = into.under_way / f"{folder.name}.{os.getpid()}"
     try:
-        shutil.rmtree(part, ignore_errors=True)
-        for file in files_of(folder):
-            (part / file).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(folder / file, part / file)
-            times = (folder / file).stat()  # of several cells the one finished last counts
-            os.utime(part / file, ns=(times.st_atime_ns, times.st_mtime_ns))
-        return into.settle(part, cell)
-    except OSError as error:
-        raise InputError(f"{folder} cannot be copied to {into.path}: {error}") from None
+        with into.claimed(cell, wait=True), into.part(folder.name) as part:
+            for file in files_of(folder):
+                (part / file).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(folder / file, part / file)
+                times = (folder / file).stat()  # of several cells the one finished last counts
+                os.utime(part / file, ns=(times.st_atime_ns, times.st_mtime_ns))
+            return into.settle(part, cell)
+    except Unwritable as error:
+        raise InputError(f"{folder} cannot be copied to {into.path}: {error.__cause__}") from None
 
 
 def held_rows(store: Store, cell: Cell) -> list[Row]:

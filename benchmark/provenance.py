@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from ..plugins import loaded_files
+
 PACKAGE = __name__.rpartition(".benchmark.")[0]
 LIBRARIES = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "scipy", "scikit-learn")
 """What computes numbers."""
@@ -43,10 +45,13 @@ def code_digest(*roots: type | ModuleType) -> str:
         else:
             queue += [owner.__module__ for owner in root.__mro__]
     seen: dict[str, str] = {}
+    folders = user_folders()
     while queue:
         name = queue.pop()
         module = sys.modules.get(name)
-        if name in seen or module is None or not is_ours(module) or hasattr(module, "__path__"):
+        if name in seen or module is None or not is_ours(module, folders):
+            continue
+        if hasattr(module, "__path__"):
             continue  # a package only gathers what its modules define
         seen[name] = source_digest(str(module.__file__))
         for value in vars(module).values():
@@ -55,20 +60,16 @@ def code_digest(*roots: type | ModuleType) -> str:
     return hashlib.sha256("".join(sorted(seen.values())).encode()).hexdigest()
 
 
-def is_ours(module: ModuleType) -> bool:
+def is_ours(module: ModuleType, folders: set[str]) -> bool:
     if module.__name__.startswith(PACKAGE + "."):
         return True
     path = getattr(module, "__file__", None)
-    return path is not None and str(Path(path).parent) in user_folders()
+    return path is not None and str(Path(path).parent) in folders
 
 
 def user_folders() -> set[str]:
     """The folders of the files that the user loaded."""
-    return {
-        str(Path(str(module.__file__)).parent)
-        for name, module in list(sys.modules.items())
-        if name.startswith("aebench_file_")
-    }
+    return {str(Path(file).parent) for file in loaded_files()}
 
 
 @lru_cache

@@ -13,7 +13,7 @@ from ..plugins import InputError
 from ..seeds import digest
 from .grid import Cell, Parameters, folder_name
 from .rows import COLUMNS, DETAILS
-from .store import Store, read_json
+from .store import Store, read_json, unlinked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -59,7 +59,8 @@ class Results:
         """A cell's pictures by their titles; empty where there are none to be had."""
         if cell not in self.cells:
             return {}
-        return {path.stem: path for path in sorted((self.cells[cell] / "pictures").glob("*.png"))}
+        found = sorted(unlinked(self.cells[cell] / "pictures").glob("*.png"))
+        return {path.stem: unlinked(path) for path in found}
 
 
 def read(path: str | Path) -> Results:

@@ -11,7 +11,7 @@ from .engines import Engine, Event, Job, OnEvent, Slot
 from .grid import Cell, narrow, override, read_grid, specs
 from .results import details_json, of_store
 from .rows import rows_csv
-from .store import Store
+from .store import Store, Unwritable, unlinked
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,7 +26,7 @@ class Plan:
     Attributes:
         grid: the grid's name.
         cells: every cell of the grid.
-        missing: those that the store does not have.
+        missing: those that the store does not have, the longest first.
         store: where they go.
         slots: the devices of each worker.
     """
@@ -62,7 +62,8 @@ def run(
 
     The rows are also written to the store's folder, as ``rows.csv`` and ``details.json``, with
     ``specs.json``, the specification of every cell in it, ``leaderboard.csv`` and
-    ``leaderboard.md``.
+    ``leaderboard.md``. The longest cells are run first, as far as ``costs.json``, what those of
+    the store took, tells.
 
     Args:
         grid: a shipped grid's name, a YAML file, or the settings themselves.
@@ -85,16 +86,19 @@ def run(
 
     Raises:
         InputError: bad input, found before anything is trained.
+        Unwritable: the store's disk is full, or may not be written any more; what was finished is
+            in the store.
         KeyboardInterrupt: the user stopped it; what was finished is in the store and the tables.
     """
     paths = tuple(str(Path(file).expanduser().resolve()) for file in files)
     name, held = read_grid(grid)
+    if isinstance(engine, str):
+        engine = Engine.make(engine)
+    engine.prepare(workers)
     shortcuts = {"training.precision": precision, "training.devices": devices}
     given = [f"{key}={value}" for key, value in shortcuts.items() if value is not None]
     chosen = changed(held, datasets, models, seeds, [*settings, *given], paths)
     store = Path("runs") / name if out is None else out
-    if isinstance(engine, str):
-        engine = Engine.make(engine)
     slots = slots_of(engine, chosen, device, per_device, workers)
     plan = planned(name, chosen, store, slots)
     log = None
@@ -108,6 +112,8 @@ def run(
         if event.kind == "done" and log is not None:
             log.cell(plan.store.folder(event.cell), event.cell)
         on_event(event)
+        if event.unwritable:
+            raise Unwritable(event.phase)
 
     try:
         if plan.missing:
@@ -174,15 +180,15 @@ def planned(name: str, held: dict[str, Any], out: str | Path, slots: tuple[Slot,
         out: the store's folder.
         slots: the devices of each worker.
     """
-    from .cell import key_of, refuse_unbuildable
+    from .cell import cells_of, refuse_unbuildable
+    from .estimate import longest_first
 
-    wanted = specs(held, slots[0][0].partition(":")[0])
-    refuse_unbuildable(wanted)
-    cells = [Cell(spec, key_of(spec)) for spec in wanted]
+    cells = cells_of(specs(held, slots[0][0].partition(":")[0]))
     store = Store(out, create=True)
     store.clean()
-    missing = [cell for cell in cells if not store.has(cell)]
-    return Plan(name, cells, missing, store, slots)
+    missing = store.missing(cells)
+    refuse_unbuildable([cell.spec for cell in missing])
+    return Plan(name, cells, longest_first(missing, store), store, slots)
 
 
 def defined(files: Iterable[str]) -> list[str]:
@@ -202,15 +208,18 @@ def write_tables(store: Store, cells: list[Cell] | None = None) -> "pd.DataFrame
 
     ``rows.csv``, ``specs.json`` and ``details.json`` are what :func:`.results.read` needs of them.
     """
+    from . import estimate
     from .leaderboard import leaderboard
 
-    found = of_store(store, cells)
-    store.write_text("rows.csv", rows_csv(found.rows))
-    store.write_text("specs.json", json.dumps(found.specs, sort_keys=True, indent=1))
-    store.write_text("details.json", details_json(found.rows))
-    board = leaderboard(found.rows)
-    store.write_text("leaderboard.csv", board.draw("csv"))
-    store.write_text("leaderboard.md", board.headline().draw("md"))
+    with store.locked("tables"):  # of several runs at once, the last to write has read them all
+        found = of_store(store, cells)
+        board = leaderboard(found.rows)
+        store.write_text("rows.csv", rows_csv(found.rows))
+        store.write_text("specs.json", json.dumps(found.specs, sort_keys=True, indent=1))
+        store.write_text("details.json", details_json(found.rows))
+        store.write_text("leaderboard.csv", board.draw("csv"))
+        store.write_text("leaderboard.md", board.headline().draw("md"))
+        store.write_text(estimate.FILE, json.dumps(estimate.learnt(found), sort_keys=True))
     return found.rows
 
 
@@ -237,8 +246,10 @@ def load(
     found, folder = Store(directory).find(cell)
     model = build(found.spec)
     try:
-        state = torch.load(folder / "checkpoint.pt", weights_only=True)
+        state = torch.load(unlinked(folder / "checkpoint.pt"), weights_only=True)
         model.load_state_dict(state)
+    except InputError:
+        raise
     except Exception as error:
         first = str(error).strip().splitlines()[0]
         raise InputError(f"{folder / 'checkpoint.pt'} cannot be read: {first}") from None

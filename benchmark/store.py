@@ -1,12 +1,13 @@
 """The store: the folder of finished cells, written atomically and read back."""
 
+import io
 import json
 import math
 import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -32,6 +33,10 @@ OF_A_CELL = ("dataset", "model", "hyperparameters", "backbone", "seed", "cell")
 """The columns that all rows of a cell share, in the order that rows are sorted by."""
 
 
+class Unwritable(Exception):
+    """The store cannot be written: its disk is full, or it is read-only."""
+
+
 class Counting(NamedTuple):
     """A cell whose rows count, with its folder; a failed one has none, but what went wrong."""
 
@@ -48,7 +53,9 @@ class Store:
     arrays that are compared across seeds; ``across/`` has what was found by comparing them, and
     ``trained/<key>`` the name of a cell whose checkpoint is that of this training.
     ``failed/<name>.json`` has what became of a cell that failed. Everything is written under
-    ``under_way/`` first and renamed, so whatever stands elsewhere is whole.
+    ``under_way/`` first and renamed, so whatever stands elsewhere is whole. What is under way is
+    its writer's by the lock of the same name in ``claims/``, on a folder that machines share too.
+    Links in a store are not followed: it may be a stranger's.
 
     Args:
         path: the folder; with ``create`` it is made where it is missing.
@@ -66,10 +73,13 @@ class Store:
             if create:
                 for folder in FOLDERS:
                     (self.path / folder).mkdir(parents=True, exist_ok=True)
-                if not marker.exists():
-                    about = {"format": FORMAT, "aebench": versions()["aebench"]}
-                    self.write_text("store.json", json.dumps(about))
+                with self.locked("store"):
+                    if not marker.exists():
+                        about = {"format": FORMAT, "aebench": versions()["aebench"]}
+                        self.write_text("store.json", json.dumps(about))
             held = json.loads(marker.read_text(encoding="utf-8"))
+        except Unwritable as error:
+            raise InputError(str(error)) from None
         except (OSError, ValueError) as error:
             if isinstance(error, FileNotFoundError) and not create:
                 raise InputError(f"{self.path} is not a folder of results of a run") from None
@@ -82,10 +92,65 @@ class Store:
             )
 
     def clean(self) -> None:
-        """Remove what processes of this machine left under way when they were killed."""
-        for left in self.under_way.iterdir():
-            if not alive(int(left.name.rpartition(".")[2])):
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
+        """Remove what processes left that were killed, of this machine or another.
+
+        Raises:
+            Unwritable: the system refuses.
+        """
+        for name in {*os.listdir(self.under_way), *os.listdir(self.path / "claims")}:
+            with self.locked(name, wait=False) as dead:
+                if dead:
+                    with self.part(name):
+                        pass  # which removes it
+
+    @contextmanager
+    def locked(self, name: str, wait: bool = True) -> Iterator[bool]:
+        """Whether the lock called ``name`` is this process's while the context lasts.
+
+        The system takes it back from a process that ends, however it ends.
+
+        Args:
+            name: a file's name.
+            wait: wait for another process that has it.
+
+        Raises:
+            Unwritable: the system refuses.
+        """
+        lock = FileLock(self.path / "claims" / name)
+        try:
+            lock.acquire(blocking=wait)
+        except Timeout:
+            yield False
+            return
+        except OSError as error:
+            raise self.unwritable(error) from error
+        try:
+            yield True
+        finally:
+            with suppress(OSError):
+                os.unlink(lock.lock_file)
+            lock.release()
+
+    @contextmanager
+    def part(self, name: str) -> Iterator[Path]:
+        """Where ``name`` is written before it is whole; nothing stays of it if the system refuses.
+
+        What a dead process left there is removed. The lock of that name must be held.
+
+        Raises:
+            Unwritable: the system refuses.
+        """
+        part = self.under_way / name
+        try:
+            remove(part)
+            yield part
+        except OSError as error:
+            with suppress(OSError):
+                remove(part)
+            raise self.unwritable(error) from error
+
+    def unwritable(self, error: OSError) -> Unwritable:
+        return Unwritable(f"{self.path} cannot be written: {error.strerror or error}")
 
     def folder(self, cell: Cell) -> Path:
         """Where ``cell`` lies once it is finished."""
@@ -95,27 +160,14 @@ class Store:
         """Whether ``cell`` is finished."""
         return self.folder(cell).is_dir()
 
-    @contextmanager
-    def claimed(self, cell: Cell, wait: bool = False) -> Iterator[bool]:
-        """Whether ``cell`` is this process's to run while the context lasts.
+    def missing(self, cells: list[Cell]) -> list[Cell]:
+        """Those of ``cells`` that are not finished, in their order."""
+        finished = set(os.listdir(self.cells))
+        return [cell for cell in cells if folder_name(cell.spec, cell.key) not in finished]
 
-        The claim is a lock that the system takes back from a process that ends, however it ends.
-
-        Args:
-            cell: the cell.
-            wait: wait for another process that has claimed it.
-        """
-        lock = FileLock(self.path / "claims" / folder_name(cell.spec, cell.key))
-        try:
-            lock.acquire(blocking=wait)
-        except Timeout:
-            yield False
-            return
-        try:
-            yield True
-        finally:
-            Path(lock.lock_file).unlink(missing_ok=True)
-            lock.release()
+    def claimed(self, cell: Cell, wait: bool = False) -> AbstractContextManager[bool]:
+        """Whether ``cell`` is this process's to run while the context lasts: see :meth:`locked`."""
+        return self.locked(folder_name(cell.spec, cell.key), wait)
 
     def write(
         self,
@@ -130,7 +182,7 @@ class Store:
         """Write a finished cell, whole or not at all.
 
         Args:
-            cell: the cell.
+            cell: the cell, claimed.
             rows: its numbers.
             kept: arrays by metric and name that are compared across seeds.
             trained: what the training left.
@@ -138,22 +190,15 @@ class Store:
             pictures: uint8 arrays (H, W, 3) by name.
             provenance: versions, device and what else a reader may ask; its ``about``, what the
                 model says of itself, stands in ``cell.json`` beside it.
+
+        Raises:
+            Unwritable: the system refuses.
         """
         import numpy as np
         import torch
         from PIL import Image
 
         name = folder_name(cell.spec, cell.key)
-        part = self.under_way / f"{name}.{os.getpid()}"
-        shutil.rmtree(part, ignore_errors=True)
-        (part / "pictures").mkdir(parents=True)
-        torch.save(dict(state), part / "checkpoint.pt")
-        for metric, arrays in kept.items():
-            (part / "kept").mkdir(exist_ok=True)
-            np.savez_compressed(part / "kept" / f"{metric}.npz", **arrays)
-        for title, picture in pictures.items():
-            safe = re.sub(r"[^\w.,=()-]+", "-", title)[:100]
-            Image.fromarray(picture).save(part / "pictures" / f"{safe}.png")
         costs = {k: v for k, v in vars(trained).items() if k != "history"}
         about = {
             "key": cell.key,
@@ -162,13 +207,24 @@ class Store:
             "provenance": {k: v for k, v in provenance.items() if k != "about"},
             "trained": costs,
         }
-        for file, content in (
-            ("cell.json", about),
-            ("history.json", trained.history),
-            ("metrics.json", [vars(row) for row in rows]),
-        ):
-            (part / file).write_text(to_json(content), encoding="utf-8")
-        self.settle(part, cell)
+        checkpoint = io.BytesIO()  # torch does not say what the system refused
+        torch.save(dict(state), checkpoint)
+        with self.part(name) as part:
+            (part / "pictures").mkdir(parents=True)
+            (part / "checkpoint.pt").write_bytes(checkpoint.getbuffer())
+            for metric, arrays in kept.items():
+                (part / "kept").mkdir(exist_ok=True)
+                np.savez_compressed(part / "kept" / f"{metric}.npz", **arrays)
+            for title, picture in pictures.items():
+                safe = re.sub(r"[^\w.,=()-]+", "-", title)[:100]
+                Image.fromarray(picture).save(part / "pictures" / f"{safe}.png")
+            for file, content in (
+                ("cell.json", about),
+                ("history.json", trained.history),
+                ("metrics.json", [vars(row) for row in rows]),
+            ):
+                (part / file).write_text(to_json(content), encoding="utf-8")
+            self.settle(part, cell)
         self.write_text(f"trained/{provenance['training_key']}", name)
 
     def settle(self, part: Path, cell: Cell) -> bool:
@@ -194,13 +250,14 @@ class Store:
         from .train import Trained
 
         pointer = self.path / "trained" / training_key
-        if not pointer.is_file():
-            return None
-        folder = self.cells / pointer.read_text(encoding="utf-8")
         try:
+            name = unlinked(pointer).read_text(encoding="utf-8")
+            if name != Path(name).name:  # a path, which may lead anywhere
+                return None
+            folder = unlinked(self.cells / name)
             costs = read_json(folder / "cell.json")["trained"]
             history = read_json(folder / "history.json")
-            state = torch.load(folder / "checkpoint.pt", weights_only=True)
+            state = torch.load(unlinked(folder / "checkpoint.pt"), weights_only=True)
             model.load_state_dict(state)
         except Exception:
             return None
@@ -211,21 +268,41 @@ class Store:
         return self.failed / f"{folder_name(cell.spec, cell.key)}.json"
 
     def fail(self, cell: Cell, message: str) -> None:
-        """Write down that ``cell`` failed, and why, in one line."""
+        """Write down that ``cell`` failed, and why, in one line.
+
+        Raises:
+            Unwritable: the system refuses.
+        """
         about = {"key": cell.key, "spec": cell.spec, "error": " ".join(message.split())[:1000]}
         self.write_text(f"failed/{self.failure(cell).name}", to_json(about))
 
     def write_text(self, name: str, text: str) -> None:
-        """Write a file of the store by its path in it, whole or not at all."""
-        part = self.under_way / f"{Path(name).name}.{os.getpid()}"
-        part.write_text(text, encoding="utf-8")
-        part.replace(self.path / name)
+        """Write a file of the store by its path in it, whole or not at all.
+
+        Raises:
+            Unwritable: the system refuses.
+        """
+        last = Path(name).name
+        with self.locked(last), self.part(last) as part:
+            part.write_text(text, encoding="utf-8")
+            part.replace(self.path / name)
 
     def finished(self) -> Iterator[tuple[Cell, Path]]:
-        """Every finished cell with its folder, by name."""
+        """Every finished cell with its folder, by name.
+
+        Raises:
+            InputError: one cannot be read, or its folder is not the one of what it says.
+        """
         for folder in sorted(self.cells.iterdir()):
-            about = read_json(folder / "cell.json")
-            yield Cell(about["spec"], about["key"]), folder
+            about = read_json(unlinked(folder) / "cell.json")
+            try:
+                cell = Cell(about["spec"], about["key"])
+                named = folder_name(cell.spec, cell.key)
+            except (KeyError, TypeError):
+                named = ""
+            if named != folder.name:
+                raise InputError(f"{folder / 'cell.json'} is not that of this cell")
+            yield cell, folder
 
     def find(self, name: str) -> tuple[Cell, Path]:
         """The finished cell whose folder's name or key begins with ``name``.
@@ -325,15 +402,23 @@ def training_of(cell: Cell) -> str:
     return digest({name: held for name, held in cell.spec.items() if name != "evaluation"})
 
 
-def alive(pid: int) -> bool:
-    """Whether a process of this number runs on this machine."""
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        pass  # it is somebody else's
-    return True
+def remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def unlinked(path: Path) -> Path:
+    """``path``, which is no link: what a stranger's store links to is not its own.
+
+    Raises:
+        InputError: it is one.
+    """
+    if path.is_symlink():
+        raise InputError(f"{path} is a link, and links in a store are not followed")
+    return path
 
 
 def to_json(content: Any) -> str:
@@ -358,7 +443,9 @@ def read_json(path: Path) -> Any:
         InputError: it cannot be read.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return json.loads(unlinked(path).read_text(encoding="utf-8"))
+    except InputError:
+        raise
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(
             f"{path} cannot be read: {error}; remove its cell to run it again"

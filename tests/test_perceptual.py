@@ -189,15 +189,15 @@ def test_the_extractor_is_made_before_the_training_is_timed(
         asked.append(len(images))
         return plain(self, images)
 
-    def timed(*args: Any) -> Any:
+    def timed(*args: Any, **kwargs: Any) -> Any:
         assert asked == [1]
-        return train(*args)
+        return train(*args, **kwargs)
 
     monkeypatch.setattr(chosen, "maps", count)
     monkeypatch.setattr(cell.training, "train", timed)
     (one,) = specs(read_grid(grid())[1], "cpu")
     planned = Cell(one, cell.key_of(one))
-    cell.run_cell(planned, Store(tmp_path / "store", create=True), "cpu", lambda *_: None)
+    cell.run_cell(planned, Store(tmp_path / "store", create=True), ("cpu",), lambda *_: None)
     assert len(asked) > 2
 
 
