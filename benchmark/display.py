@@ -79,16 +79,19 @@ class Display:
 
     def on_event(self, event: Event) -> None:
         key = event.cell.key
-        if event.kind == "started":
-            self.started[key] = time.monotonic()
-            if self.whole is not None:
-                self.tasks[key] = self.progress.add_task(event.cell.title, total=None, phase="")
-        elif event.kind == "progress":
+        if event.kind == "progress":
             if key in self.tasks:
                 self.progress.update(
                     self.tasks[key], completed=event.done, total=event.total, phase=event.phase
                 )
-        else:
+            return
+        if key in self.tasks:
+            self.progress.remove_task(self.tasks.pop(key))
+        if event.kind == "started":
+            self.started[key] = time.monotonic()
+            if self.whole is not None:
+                self.tasks[key] = self.progress.add_task(event.cell.title, total=None, phase="")
+        elif event.kind in ("done", "failed"):
             self.finished(event)
 
     def finished(self, event: Event) -> None:
@@ -96,8 +99,6 @@ class Display:
         self.done += event.kind == "done"
         if event.kind == "failed":
             self.failures.append((event.cell, event.phase))
-        if key in self.tasks:
-            self.progress.remove_task(self.tasks.pop(key))
         if self.whole is not None:
             self.progress.advance(self.whole)
         assert self.plan is not None

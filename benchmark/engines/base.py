@@ -2,12 +2,14 @@
 
 import re
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from ...plugins import Plugin
 from ..grid import Cell
-from ..store import Store
+from ..store import Store, Unwritable
 
 Slot = tuple[str, ...]
 """The devices of a worker, such as ``("cpu",)``; several where one cell is trained on several."""
@@ -18,12 +20,13 @@ class Event:
     """Something that became of a cell.
 
     Attributes:
-        kind: ``started``, ``progress``, ``done``, ``failed``, or ``elsewhere``: another run is at
-            it.
+        kind: ``started``, again if its worker died; ``progress``; ``done``; ``failed``; or
+            ``elsewhere``: another run is at it, so it was put off, and is started again.
         cell: the cell.
         phase: of ``progress``, what it is at, such as ``training``; of ``failed``, the error.
         done: how much of the phase is done.
         total: of how much.
+        unwritable: of ``failed``: the store cannot be written, so the run must end.
     """
 
     kind: str
@@ -31,9 +34,65 @@ class Event:
     phase: str = ""
     done: int = 0
     total: int = 0
+    unwritable: bool = False
 
 
 OnEvent = Callable[[Event], None]
+
+
+def attempt(cell: Cell, store: Store, slot: Slot, on_event: OnEvent, wait: bool = False) -> Event:
+    """Run ``cell`` here; what goes wrong becomes a failed cell.
+
+    Args:
+        cell: the cell.
+        store: where it goes.
+        slot: the devices to train it on.
+        on_event: told of progress.
+        wait: wait for another run that is at it, rather than leave it as ``elsewhere``.
+    """
+    from ..cell import run_cell
+
+    def on_progress(phase: str, done: int, total: int) -> None:
+        on_event(Event("progress", cell, phase, done, total))
+
+    if wait:
+        on_progress("waiting for another run", 0, 0)
+    try:
+        with store.claimed(cell, wait) as mine:
+            if not mine:
+                return Event("elsewhere", cell)
+            if store.has(cell):
+                return Event("done", cell)
+            try:
+                with current(slot[0]):
+                    run_cell(cell, store, slot, on_progress)
+            except Unwritable:
+                raise
+            except Exception as error:
+                return failed(cell, store, f"{type(error).__name__}: {error}")
+    except Unwritable as error:
+        return Event("failed", cell, str(error), unwritable=True)
+    return Event("done", cell)
+
+
+def failed(cell: Cell, store: Store, message: str) -> Event:
+    """Write down that ``cell`` failed, and why."""
+    try:
+        store.fail(cell, message)
+    except Unwritable as error:
+        return Event("failed", cell, str(error), unwritable=True)
+    return Event("failed", cell, message)
+
+
+def current(device: str) -> AbstractContextManager[Any]:
+    """Within, what asks for a GPU without saying which gets ``device``, if that is one."""
+    import torch
+
+    return torch.cuda.device(device) if device.startswith("cuda") else nullcontext()
+
+
+Work = Callable[[Cell, Store, Slot, OnEvent, bool], Event]
+"""What a worker does with a cell; its arguments are those of :func:`attempt`."""
 
 
 @dataclass(frozen=True)
@@ -44,11 +103,13 @@ class Job:
         store: the folder of the store.
         files: the user's own files, to be loaded before a cell is run.
         slots: the devices of each worker; there are as many workers as slots.
+        work: what a worker does with a cell, a function that it can import.
     """
 
     store: Path
     files: tuple[str, ...] = ()
     slots: tuple[Slot, ...] = (("cpu",),)
+    work: Work = attempt
 
 
 class Engine(Plugin, kind="engine"):
@@ -81,6 +142,13 @@ class Engine(Plugin, kind="engine"):
         """
         raise NotImplementedError
 
+    def prepare(self, workers: int | None) -> None:
+        """Begin what takes long, while the run is planned.
+
+        Args:
+            workers: cells at once, as :meth:`slots` is given them.
+        """
+
     def run(self, cells: list[Cell], job: Job, on_event: OnEvent) -> None:
         """Run ``cells``, the first ones first; returns when each is done or has failed.
 
@@ -91,34 +159,3 @@ class Engine(Plugin, kind="engine"):
             KeyboardInterrupt: the user stopped it; the cells under way are abandoned.
         """
         raise NotImplementedError
-
-
-def attempt(cell: Cell, store: Store, slot: Slot, on_event: OnEvent, wait: bool = False) -> Event:
-    """Run ``cell`` here; what goes wrong becomes a failed cell.
-
-    Args:
-        cell: the cell.
-        store: where it goes.
-        slot: the devices to train it on.
-        on_event: told of progress.
-        wait: wait for another run that is at it, rather than leave it as ``elsewhere``.
-    """
-    from ..cell import run_cell
-
-    with store.claimed(cell, wait) as mine:
-        if not mine:
-            return Event("elsewhere", cell)
-        if store.has(cell):
-            return Event("done", cell)
-        try:
-            run_cell(
-                cell,
-                store,
-                slot,
-                lambda phase, done, total: on_event(Event("progress", cell, phase, done, total)),
-            )
-        except Exception as error:
-            message = f"{type(error).__name__}: {error}"
-            store.fail(cell, message)
-            return Event("failed", cell, message)
-    return Event("done", cell)
