@@ -4,6 +4,10 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,18 +34,27 @@ class Table:
         return "\n".join([*lines, "", *(f"{note}  " for note in self.notes), ""])
 
 
-def alternate(work: Mapping[str, Callable[[], object]], pairs: int) -> dict[str, list[float]]:
-    """The seconds of each piece of work, ``pairs`` times one after another in turn.
+def in_turn(work: Mapping[str, Callable[[], T]], pairs: int) -> dict[str, list[T]]:
+    """What each piece of work gives, ``pairs`` times one after another in turn.
 
-    Taken in turn, so that what else the machine does falls on all alike.
+    In turn, so that what else the machine does falls on all alike.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in work}
+    found: dict[str, list[T]] = {name: [] for name in work}
     for _ in range(pairs):
         for name, act in work.items():
-            start = time.perf_counter()
-            act()
-            seconds[name].append(time.perf_counter() - start)
-    return seconds
+            found[name].append(act())
+    return found
+
+
+def alternate(work: Mapping[str, Callable[[], object]], pairs: int) -> dict[str, list[float]]:
+    """The seconds of each piece of work, ``pairs`` times one after another in turn."""
+
+    def timed(act: Callable[[], object]) -> float:
+        start = time.perf_counter()
+        act()
+        return time.perf_counter() - start
+
+    return in_turn({name: partial(timed, act) for name, act in work.items()}, pairs)
 
 
 def spread(values: list[float], unit: str = "s") -> str:
