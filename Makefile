@@ -43,7 +43,7 @@ docs: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check \
-		--constraint constraints.txt --editable '.[dev,wandb]'
+		--constraint constraints.txt --editable '.[dev,ray,slurm,wandb]'
 	touch $(READY)
 
 clean:
