@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
@@ -360,14 +360,15 @@ def in_float32(found: Any) -> Any:
 
 
 def averaging(fabric: Fabric) -> Reduce:
-    """What replaces tensors by their means over the processes of ``fabric``, in place."""
+    """What gives the means of tensors over the processes of ``fabric``, sent as one."""
 
-    def reduce(tensors: list[Tensor]) -> None:
-        if tensors:
-            flat = torch.cat([tensor.flatten() for tensor in tensors])
-            mean = fabric.all_reduce(flat, reduce_op="mean")
-            assert isinstance(mean, Tensor)
-            for tensor, part in zip(tensors, mean.split([tensor.numel() for tensor in tensors])):
-                tensor.copy_(part.view_as(tensor))
+    def reduce(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+        if not tensors:
+            return tensors
+        flat = torch.cat([tensor.flatten() for tensor in tensors])
+        mean = fabric.all_reduce(flat, reduce_op="mean")
+        assert isinstance(mean, Tensor)
+        parts = mean.split([tensor.numel() for tensor in tensors])
+        return [part.view_as(tensor).to(tensor.dtype) for tensor, part in zip(tensors, parts)]
 
     return reduce

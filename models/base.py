@@ -15,8 +15,8 @@ from .backbones import Backbone, Shape
 from .observation import Bernoulli, Gaussian, Observation
 
 Terms = dict[str, Tensor]
-Reduce = Callable[[list[Tensor]], None]
-"""Replaces tensors by their means over the processes that share a training, in place."""
+Reduce = Callable[[Sequence[Tensor]], Sequence[Tensor]]
+"""Tensors to their means over the processes that share a training."""
 
 
 class Posterior(Protocol):
@@ -301,7 +301,7 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         Args:
             batch: the images.
             optimizers: one an objective, as :meth:`configure_optimizers` gives them.
-            reduce: averages gradients, and then statistics that follow the batches, over the
+            reduce: averages gradients, statistics that follow the batches, and terms over the
                 processes that each have a part of the batch.
         """
         if not self._objectives:
@@ -313,16 +313,18 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
             terms = objective.terms(batch)
             gradients = torch.autograd.grad(terms["loss"], objective.parameters)
             if reduce:
-                reduce(list(gradients))
+                gradients = tuple(reduce(gradients))
             for parameter, gradient in zip(objective.parameters, gradients):
                 parameter.grad = gradient
             optimizer.step()
             found |= named(objective, terms)
+        found = {name: term.detach() for name, term in found.items()}
         if reduce:
-            reduce([held for held in self.buffers() if held.is_floating_point()])
-            found = {name: term.detach().clone() for name, term in found.items()}
-            reduce([*found.values()])
-        return {name: term.detach() for name, term in found.items()}
+            statistics = [held for held in self.buffers() if held.is_floating_point()]
+            for held, mean in zip(statistics, reduce(statistics)):
+                held.copy_(mean)
+            found = dict(zip(found, reduce([*found.values()])))
+        return found
 
     def training_step(self, batch: Batch, batch_idx: int) -> Terms:
         """:meth:`step`, for those who train it by Lightning's ``Trainer``."""

@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -87,12 +88,14 @@ def ends(leader: int) -> bool:
 
 
 @pytest.fixture
-def temporary(tmp_path: Path) -> Iterator[Path]:
-    """The folder in which a run shares its datasets; empty again at the end."""
-    folder = tmp_path / "temporary"
-    folder.mkdir()
-    yield folder
-    assert not list(folder.glob("aebench-*"))
+def temporary() -> Iterator[Path]:
+    """The folder in which a run shares its datasets; empty again at the end.
+
+    Its path is short: the fork server's socket is below it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+        assert not list(Path(folder).glob("aebench-*"))
 
 
 def test_workers_killed_at_random_in_a_hundred_cells(tmp_path, temporary) -> None:

@@ -23,8 +23,6 @@ from ..grid import Cell
 from ..store import Store
 from .base import Engine, Event, Job, OnEvent, Slot, failed
 
-METHOD = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-"""Where they can, workers fork in milliseconds from a process that has imported all once."""
 PRELOAD = __package__.rpartition(".")[0] + ".preload"
 STARTS = 3
 """So many workers in a row may die before they take a cell; then the run ends."""
@@ -56,7 +54,8 @@ class Local(Engine):
 
     def prepare(self, workers: int | None) -> None:
         if workers != 1 and cores() > 1:
-            start_fork_server()
+            with suppress(OSError):  # it is met again when a worker starts
+                start_fork_server()
 
     def run(self, cells: list[Cell], job: Job, on_event: OnEvent) -> None:
         if len(job.slots) > 1:
@@ -192,7 +191,7 @@ class Worker:
 
     def renew(self) -> None:
         """Have a process that is yet to be started."""
-        context: Any = multiprocessing.get_context(METHOD)
+        context: Any = multiprocessing.get_context(method())
         self.pipe, self.theirs = context.Pipe()
         self.process: BaseProcess = context.Process(
             target=serve, args=(self.theirs, *self.given, dict(os.environ))
@@ -255,9 +254,19 @@ class Worker:
                 kill_group(self.process.pid)
 
 
+def method() -> str:
+    """How workers start: in milliseconds, forked from a process that has imported all, if they can.
+
+    That process listens at a socket in the temporary folder, whose path may have 107 bytes.
+    """
+    short = len(os.fsencode(tempfile.gettempdir())) <= 70
+    can = "forkserver" in multiprocessing.get_all_start_methods()
+    return "forkserver" if can and short else "spawn"
+
+
 def start_fork_server() -> None:
     """Start the process that workers are forked from, unless it is there; it ends with this one."""
-    if METHOD != "forkserver":
+    if method() != "forkserver":
         return
     forkserver.set_forkserver_preload([PRELOAD])
     resource_tracker.ensure_running()  # it would unblock the signal below
