@@ -26,11 +26,11 @@ class Size:
             "datasets": ["digits"],
             "models": ["vae"],
             "training": {"epochs": 100, "batch_size": 64},
-            "seeds": 8,
+            "seeds": 6,
             "metrics": ["mse"],
         }
     )
-    sleeps: tuple[tuple[float, int], ...] = ((2.0, 10), (0.1, 100))
+    sleeps: tuple[tuple[float, int], ...] = ((2.0, 5), (0.1, 60))
     slots: tuple[int, ...] = (1, 2, 4)
 
 

@@ -41,7 +41,7 @@ class Size:
             "ConvNet, 8-8-16 channels": {"name": "conv", "parameters": {"width": 8}},
         }
     )
-    epochs: int = 3
+    epochs: int = 6
     batch_size: int = 100
 
 
