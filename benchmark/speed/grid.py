@@ -320,8 +320,8 @@ def notes(size: Size, pairs: int, python: Path | None) -> tuple[str, ...]:
         f"Epochs: {epochs}. The same networks, with the same initial weights.",
         f"{theirs}.",
         "Ours: `aebench run` into an empty folder, as many workers as cores, from its start to its "
-        "end: imports, planning, `mse`, pictures (the autoencoder's with a mixture fitted to its "
-        "codes) and tables.",
+        "end: imports, planning, `mse`, pictures and tables; the sampler is the prior, which needs "
+        "no fit.",
         f"The limit: {cores()} processes side by side, a core and a share of the cells each: a "
         "bare loop over uint8 tensors on one thread, fused Adam, denormals as zero, the weights of "
         "the best epoch kept; it imports torch alone, scores nothing and writes no weights.",
