@@ -1,5 +1,6 @@
 """One training on several devices: here two processes of the CPU, over gloo."""
 
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -71,7 +72,8 @@ def test_what_goes_wrong_in_a_process_is_a_failed_row(tmp_path: Path) -> None:
     failed = rows[rows.metric == "failed"].set_index("model").note
     assert failed["diverging"] == "TrainingFailed: train/loss became nan in epoch 1"
     assert failed["refusing"] == "RuntimeError: RuntimeError: it does not like these images"
-    assert "SIGKILL" in failed["killed"]
+    # The first to die by its signal, unless the other has missed it sooner.
+    assert re.search("SIGKILL|[Cc]onnection|[Tt]imeout|peer", failed["killed"]), failed["killed"]
     assert pd.notna(failed).all()
 
 
