@@ -2,6 +2,12 @@
 
 import hashlib
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 
 def digest(*names: object) -> str:
@@ -20,3 +26,13 @@ def derive_seed(*names: object) -> int:
     True
     """
     return int(digest(*names)[:8], 16)
+
+
+@contextmanager
+def seeded(seed: int, device: "torch.device") -> Iterator[None]:
+    """Torch's global stream, of the CPU and of ``device``, seeded within and restored after."""
+    import torch
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(seed)
+        yield

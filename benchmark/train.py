@@ -18,7 +18,7 @@ from ..datasets import Dataset, as_float
 from ..models import Autoencoder, ClosedForm
 from ..models.base import Reduce
 from ..plugins import InputError, checked, suggestion
-from ..seeds import derive_seed
+from ..seeds import derive_seed, seeded
 from .loader import Loader
 from .steps import Means, Steps
 
@@ -283,7 +283,8 @@ def train(
             for item in loader.items():
                 steps.take(*item)
             model.eval()
-            with torch.no_grad(), validation_stream(derive_seed(*names, "validation"), device):
+            # The same numbers every epoch, which leave the training's where they were.
+            with torch.no_grad(), seeded(derive_seed(*names, "validation"), device):
                 for batch in val:
                     validated.add(model.terms(batch), len(batch.x))
             found = {f"train/{name}": mean for name, mean in seen.read().items()}
@@ -304,14 +305,6 @@ def train(
     trained.steps, trained.seconds = steps.taken, time.perf_counter() - start
     trained.uncaptured = steps.uncaptured if device.type == "cuda" else ""
     return trained
-
-
-@contextmanager
-def validation_stream(seed: int, device: torch.device) -> Iterator[None]:
-    """Random numbers that are the same every epoch, and leave the training's where they were."""
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
-        yield
 
 
 @contextmanager

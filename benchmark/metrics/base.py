@@ -17,7 +17,7 @@ from ...datasets import Dataset, Split, SplitName, as_float
 from ...datasets.base import parts
 from ...models import Autoencoder, Batch, Sampler
 from ...plugins import InputError, Plugin
-from ...seeds import derive_seed
+from ...seeds import derive_seed, seeded
 from ..extractors import Extractor
 
 Direction = Literal["higher", "lower", ""]
@@ -193,9 +193,7 @@ class Fitted:
         For numpy and scikit-learn pass the seed on as ``random_state``.
         """
         seed = derive_seed(self.seed, *purpose)
-        cuda = [self.device] if self.device.type == "cuda" else []
-        with torch.random.fork_rng(devices=cuda):
-            torch.manual_seed(seed)
+        with seeded(seed, self.device):
             yield seed
 
     def split(self, name: SplitName) -> Split:

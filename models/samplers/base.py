@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from ...plugins import Plugin
+from ...seeds import seeded
 
 if TYPE_CHECKING:
     from ..base import Autoencoder, Batch
@@ -43,7 +44,5 @@ class Sampler(Plugin, kind="sampler"):
 @contextmanager
 def training(seed: int, device: torch.device) -> Iterator[None]:
     """With gradients, and torch's global stream seeded within and restored after."""
-    devices = [device] if device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices), torch.enable_grad():
-        torch.manual_seed(seed)
+    with seeded(seed, device), torch.enable_grad():
         yield
