@@ -249,12 +249,8 @@ class Store:
 
         from .train import Trained
 
-        pointer = self.path / "trained" / training_key
         try:
-            name = unlinked(pointer).read_text(encoding="utf-8")
-            if name != Path(name).name:  # a path, which may lead anywhere
-                return None
-            folder = unlinked(self.cells / name)
+            folder = self.of_training(training_key)
             costs = read_json(folder / "cell.json")["trained"]
             history = read_json(folder / "history.json")
             state = torch.load(unlinked(folder / "checkpoint.pt"), weights_only=True)
@@ -262,6 +258,18 @@ class Store:
         except Exception:
             return None
         return Trained(history=history, **costs)
+
+    def of_training(self, training_key: str) -> Path:
+        """The folder of a finished cell whose checkpoint is that of the training of this key.
+
+        Raises:
+            OSError: there is none.
+            InputError: what stands there leads elsewhere.
+        """
+        name = unlinked(self.path / "trained" / training_key).read_text(encoding="utf-8")
+        if name != Path(name).name:
+            raise InputError(f"{self.path / 'trained' / training_key} leads out of the store")
+        return unlinked(self.cells / name)
 
     def failure(self, cell: Cell) -> Path:
         """Where it is written what became of ``cell`` if it failed."""

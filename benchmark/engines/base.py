@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ...plugins import Plugin
+from ...plugins import InputError, Plugin
 from ..grid import Cell
 from ..store import Store, Unwritable
 
@@ -110,6 +110,16 @@ class Job:
     files: tuple[str, ...] = ()
     slots: tuple[Slot, ...] = (("cpu",),)
     work: Work = attempt
+
+
+def refuse_packing(kind: str, per_device: int | None) -> None:
+    """Refuse to pack cells on a CPU.
+
+    Raises:
+        InputError: ``kind`` is not ``cuda``, and cells are to share a device.
+    """
+    if kind != "cuda" and per_device is not None:
+        raise InputError("--per-device is for GPUs: --workers says how many cells at once")
 
 
 class Engine(Plugin, kind="engine"):

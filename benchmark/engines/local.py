@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 from ...plugins import InputError, load_file
 from ..grid import Cell
 from ..store import Store
-from .base import Engine, Event, Job, OnEvent, Slot, failed
+from .base import Engine, Event, Job, OnEvent, Slot, failed, refuse_packing
 
 PRELOAD = __package__.rpartition(".")[0] + ".preload"
 STARTS = 3
@@ -42,8 +42,7 @@ class Local(Engine):
     ) -> tuple[Slot, ...]:
         there = devices_of(device)
         if there == ("cpu",):
-            if per_device is not None:
-                raise InputError("--per-device is for GPUs: --workers says how many cells at once")
+            refuse_packing("cpu", per_device)
             count = workers or max(1, cores() // (threads * devices))
             return (("cpu",) * devices,) * count
         groups = [there[i : i + devices] for i in range(0, len(there) - devices + 1, devices)]

@@ -1,6 +1,5 @@
 """Ray: cells as tasks of a cluster that the user has, or of one started here."""
 
-import asyncio
 import atexit
 import json
 import os
@@ -23,7 +22,7 @@ from ...plugins import InputError, load_file
 from ..grid import Cell
 from ..provenance import versions
 from ..store import Store, Unwritable, unlinked
-from .base import Engine, Event, Job, OnEvent, Slot, Work, failed
+from .base import Engine, Event, Job, OnEvent, Slot, Work, failed, refuse_packing
 from .local import cores
 
 Files = Mapping[str, bytes]
@@ -65,8 +64,7 @@ class Ray(Engine):
         nodes = self.nodes()
         gpus = any(node.get("GPU", 0) >= 1 for node in nodes)
         kind = "cuda" if device == "cuda" or (device == "auto" and gpus) else "cpu"
-        if per_device is not None and kind == "cpu":
-            raise InputError("--per-device is for GPUs: --workers says how many cells at once")
+        refuse_packing(kind, per_device)
         if per_device is not None and devices > 1:
             raise InputError("--per-device is for cells of one device: Ray lends others whole GPUs")
         self.per_device, self.capped = per_device or 1, workers is not None
@@ -336,6 +334,8 @@ class Mailbox:
 
     async def take(self) -> list[Event]:
         """What came since the last time, a little later."""
+        import asyncio
+
         await asyncio.sleep(POLL)
         taken, self.events = self.events, []
         return taken
@@ -427,10 +427,8 @@ def trained_before(cell: Cell, store: Store) -> Files:
     from ..cell import training_key_of
 
     with suppress(OSError, InputError):
-        name = unlinked(store.path / "trained" / training_key_of(cell.spec)).read_text("utf-8")
-        if name == Path(name).name:
-            folder = unlinked(store.cells / name)
-            return {file: unlinked(folder / file).read_bytes() for file in OF_A_TRAINING}
+        folder = store.of_training(training_key_of(cell.spec))
+        return {file: unlinked(folder / file).read_bytes() for file in OF_A_TRAINING}
     return {}
 
 

@@ -22,7 +22,7 @@ from ...plugins import InputError, load_file
 from ..grid import Cell
 from ..provenance import LIBRARIES, versions
 from ..store import Store, unlinked
-from .base import Engine, Event, Job, OnEvent, Slot, failed
+from .base import Engine, Event, Job, OnEvent, Slot, failed, refuse_packing
 
 if TYPE_CHECKING:
     from submitit import Executor
@@ -115,10 +115,10 @@ class Slurm(Engine):
     ) -> tuple[Slot, ...]:
         if device not in ("auto", "cpu", "cuda"):
             raise InputError(f"engine 'slurm': no device {device!r}; valid: auto (cpu), cpu, cuda")
-        if device != "cuda" and per_device is not None:
-            raise InputError("--per-device is for GPUs: --workers says how many cells at once")
+        kind = "cuda" if device == "cuda" else "cpu"
+        refuse_packing(kind, per_device)
         self.per_job = per_device or 1
-        return (("cuda" if device == "cuda" else "cpu",) * devices,) * (workers or JOBS)
+        return ((kind,) * devices,) * (workers or JOBS)
 
     def run(self, cells: list[Cell], job: Job, on_event: OnEvent) -> None:
         store = Store(job.store)
