@@ -26,7 +26,7 @@ from aebench.benchmark.store import Store, Unwritable
 from aebench.benchmark.train import Trained
 from aebench.models import Backbone, DataSpec, model_from
 from aebench.plugins import InputError
-from test_runner import CLI, members, numbers
+from runs import CLI, members, numbers
 
 SMOKE = ["smoke", "--device", "cpu", "--workers", "2"]
 

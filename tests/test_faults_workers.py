@@ -1,6 +1,5 @@
 """Workers that are killed or run out of memory: no row is lost, wrong or made twice."""
 
-import csv
 import json
 import os
 import random
@@ -22,19 +21,9 @@ from aebench.benchmark.engines import Event, Job, OnEvent, Slot
 from aebench.benchmark.engines.local import Local
 from aebench.benchmark.grid import Cell
 from aebench.benchmark.store import Store
+from runs import CLI, members, numbers
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")]
-
-CLI = [str(Path(sys.executable).with_name("aebench"))]
-COSTS = ("train_seconds", "evaluate_seconds", "peak_memory")
-
-
-def numbers(out: Path) -> list[list[str]]:
-    """The lines of rows.csv that must repeat to the last bit: all but what a cell cost."""
-    with (out / "rows.csv").open(newline="") as file:
-        rows = list(csv.reader(file))
-    metric = rows[0].index("metric")
-    return [row for row in rows if row[metric] not in COSTS]
 
 
 def children(pid: int) -> list[int]:
@@ -65,26 +54,12 @@ def workers(run: int) -> list[int]:
     return [worker for server in servers(run) for worker in children(server)]
 
 
-def session(leader: int) -> list[str]:
-    """The processes of a session that have not ended, as lines of /proc."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            line = path.read_text()
-        except OSError:
-            continue
-        state, _, _, number = line.rpartition(")")[2].split()[:4]
-        if int(number) == leader and state not in "ZX":
-            found.append(line)
-    return found
-
-
 def ends(leader: int) -> bool:
     """Whether nothing of a session is left, soon."""
     deadline = time.monotonic() + 20
-    while session(leader) and time.monotonic() < deadline:
+    while members(leader) and time.monotonic() < deadline:
         time.sleep(0.1)
-    return not session(leader)
+    return not members(leader)
 
 
 @pytest.fixture

@@ -26,8 +26,8 @@ from aebench.benchmark.runner import planned
 from aebench.benchmark.store import Store
 from aebench.models import Autoencoder
 from aebench.plugins import InputError, load_file
+from runs import CLI, stopped
 
-CLI = [str(Path(sys.executable).with_name("aebench"))]
 LONG = ["training.epochs=300"]
 DYING = """
 import os, signal, sys
@@ -368,24 +368,11 @@ def test_a_signal_ends_a_cluster_that_was_started_here(number, tmp_path) -> None
     mark = f"TMPDIR={temporary}"
     command = [*CLI, "run", "smoke", "--engine", "ray", "--device", "cpu", "--seeds", "1"]
     command += ["--set", "training.epochs=100000", "--workers", "2", "--out", str(tmp_path / "out")]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        env={**os.environ, "TMPDIR": temporary},
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    cells = tmp_path / "out" / "cells"
+    environment = {**os.environ, "TMPDIR": temporary}
+    process, said = stopped(
+        command, number, lambda: list(cells.glob("*pca*")), patience=240, env=environment
     )
-    try:
-        deadline = time.monotonic() + 240
-        while time.monotonic() < deadline and not list((tmp_path / "out").glob("cells/*pca*")):
-            assert process.poll() is None, process.communicate()[1]
-            time.sleep(0.2)
-        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-        _, said = process.communicate(timeout=60)
-    finally:
-        process.kill()
     assert process.returncode == 130, said
     assert "goes on from here" in said
     assert "Traceback" not in said

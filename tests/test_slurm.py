@@ -28,7 +28,7 @@ pytest.importorskip("submitit")
 
 from aebench.benchmark.engines import slurm
 from aebench.benchmark.engines.slurm import Array, Queue, Report, Slurm, refuse_other
-from test_runner import CLI, members, numbers
+from runs import CLI, members, numbers, stopped
 
 CLUSTERS = [
     "local",
@@ -486,23 +486,7 @@ def test_a_signal_cancels_the_jobs(number: signal.Signals, tmp_path) -> None:
     out = tmp_path / "out"
     command = [*CLI, "run", "smoke", "--seeds", "10", "--workers", "2", "--out", str(out)]
     command += ["--engine", "slurm", "--slurm-cluster", "local", "--set", "metrics=[mse]"]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A job in the background ignores SIGINT, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not list(out.glob("cells/*")):
-            time.sleep(0.1)
-        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-        _, said = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    process, said = stopped(command, number, lambda: list(out.glob("cells/*")))
     assert process.returncode == 130, said
     assert "goes on from here" in said
     deadline = time.monotonic() + 20
