@@ -174,7 +174,7 @@ def train_here(
     spec: dict[str, Any],
     device: torch.device,
     on_epoch: training.OnEpoch,
-    fabric: training.Fabric | None = None,
+    fabric: "training.Fabric | None" = None,
 ) -> tuple[Autoencoder, training.Trained]:
     """The trained model of a specification, and what its training leaves.
 

@@ -27,7 +27,7 @@ from .train import OnEpoch, Trained, TrainingFailed, arithmetic
 Outcome = tuple[Trained, dict[str, Any]] | TrainingFailed | str
 """What a training leaves, or how it failed, or what went wrong in one of the processes."""
 
-for _name in ("lightning_fabric", "pytorch_lightning", "torch.multiprocessing"):
+for _name in ("lightning_fabric", "torch.multiprocessing"):
     logging.getLogger(_name).setLevel(logging.ERROR)  # only the CLI prints
 
 

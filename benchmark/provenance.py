@@ -14,7 +14,7 @@ from typing import Any
 from ..plugins import loaded_files
 
 PACKAGE = __name__.rpartition(".benchmark.")[0]
-LIBRARIES = ("torch", "pytorch-lightning", "torchmetrics", "numpy", "scipy", "scikit-learn")
+LIBRARIES = ("torch", "torchmetrics", "numpy", "scipy", "scikit-learn")
 """What computes numbers."""
 
 

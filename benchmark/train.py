@@ -6,10 +6,9 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from functools import partial
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from lightning_fabric import Fabric
 from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LRScheduler, MultiStepLR, ReduceLROnPlateau
@@ -21,6 +20,9 @@ from ..plugins import InputError, checked, suggestion
 from ..seeds import derive_seed, seeded
 from .loader import Loader
 from .steps import Means, Steps
+
+if TYPE_CHECKING:
+    from lightning_fabric import Fabric  # slow to import, and for distributed trainings alone
 
 OnEpoch = Callable[[int, int], None]
 """Called with the number of epochs done and the number in all."""
@@ -230,7 +232,7 @@ def train(
     device: torch.device | str = "cpu",
     on_epoch: OnEpoch = lambda done, total: None,
     capture: bool = True,
-    fabric: Fabric | None = None,
+    fabric: "Fabric | None" = None,
 ) -> Trained:
     """Fit ``model`` to the training split; the validation split picks the epoch that is kept.
 
@@ -352,7 +354,7 @@ def in_float32(found: Any) -> Any:
     return found
 
 
-def averaging(fabric: Fabric) -> Reduce:
+def averaging(fabric: "Fabric") -> Reduce:
     """What gives the means of tensors over the processes of ``fabric``, sent as one."""
 
     def reduce(tensors: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -7,7 +7,6 @@ from functools import partial
 from typing import Any, ClassVar, Literal, NamedTuple, Protocol
 
 import torch
-from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 
 from ..plugins import InputError, Plugin
@@ -80,7 +79,7 @@ class Objective:
         object.__setattr__(self, "parameters", found)
 
 
-class Autoencoder(Plugin, LightningModule, kind="model"):
+class Autoencoder(Plugin, nn.Module, kind="model"):
     r"""An autoencoder variant. Its hyper-parameters are its constructor's keyword arguments.
 
     A variant states a ``name``, builds its networks from the backbone in its constructor, and
@@ -136,7 +135,6 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
             raise InputError(f"latent_dim must be 1 or more, not {latent_dim}")
         if self.given == "label" and not data.classes:
             raise InputError(f"model {self.name!r} needs a dataset with labels")
-        self.automatic_optimization = False
         self.data, self.latent_dim, self.lr = data, latent_dim, 1e-3
         self.make_optimizer: Callable[..., torch.optim.Optimizer] = partial(
             torch.optim.Adam, fused=True
@@ -245,6 +243,11 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
         return getattr(cls, method) is not getattr(Autoencoder, method)
 
     @property
+    def device(self) -> torch.device:
+        """Where the model is, as a whole."""
+        return self.share_done.device
+
+    @property
     def pixels(self) -> int:
         """D, the number of values of an image."""
         return math.prod(self.data.shape)
@@ -325,21 +328,6 @@ class Autoencoder(Plugin, LightningModule, kind="model"):
                 held.copy_(mean)
             found = dict(zip(found, reduce([*found.values()])))
         return found
-
-    def training_step(self, batch: Batch, batch_idx: int) -> Terms:
-        """:meth:`step`, for those who train it by Lightning's ``Trainer``."""
-        optimizers = self.optimizers(use_pl_optimizer=False)
-        found = self.step(batch, optimizers if isinstance(optimizers, list) else [optimizers])
-        self.steps_done += 1
-        return found
-
-    def validation_step(self, batch: Batch, batch_idx: int) -> Terms:
-        return self.terms(batch)
-
-    def transfer_batch_to_device(
-        self, batch: Batch, device: torch.device, dataloader_idx: int
-    ) -> Batch:
-        return batch  # the data live on the device already
 
     def configure_optimizers(self) -> list[torch.optim.Optimizer]:
         """One optimiser an objective, at ``lr`` times its ``lr_scale``."""

@@ -165,8 +165,7 @@ def test_unrolled_layers_are_the_machines_and_their_transposes() -> None:
 
     # Once training begins, the two ends are weights of their own.
     optimizers = model.configure_optimizers()
-    model.optimizers = lambda use_pl_optimizer: optimizers  # type: ignore[method-assign]
-    model.training_step(Batch(x), 0)
+    model.step(Batch(x), optimizers)
     for encoder, decoder in zip(model.encoders, model.decoders, strict=True):
         assert not torch.equal(decoder.weight, encoder.weight.T)
 

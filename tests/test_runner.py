@@ -1,7 +1,5 @@
 """The main job: what it writes, what it repeats, what it survives."""
 
-import contextlib
-import csv
 import json
 import os
 import random
@@ -22,10 +20,9 @@ from aebench.benchmark.rows import COLUMNS
 from aebench.benchmark.store import Store
 from aebench.models import Autoencoder, ClosedForm
 from aebench.plugins import InputError
+from runs import CLI, members, numbers, stopped
 from standins import OURS, every_metric
 
-CLI = [str(Path(sys.executable).with_name("aebench"))]
-COSTS = ("train_seconds", "evaluate_seconds", "peak_memory")
 PLUGINS = """
 import os, signal
 from typing import Any
@@ -55,14 +52,6 @@ def smoke(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pd.DataFrame]
     """The grid `smoke`, run in this process."""
     out = tmp_path_factory.mktemp("runs") / "smoke"
     return out, run("smoke", out=out, workers=1, device="cpu")
-
-
-def numbers(out: Path) -> list[list[str]]:
-    """The lines of rows.csv that must repeat to the last bit: all but what a cell cost."""
-    with (out / "rows.csv").open(newline="") as file:
-        rows = list(csv.reader(file))
-    metric = rows[0].index("metric")
-    return [row for row in rows if row[metric] not in COSTS]
 
 
 def test_a_run_writes_rows_tables_and_cells(smoke) -> None:
@@ -300,18 +289,6 @@ def test_killed_at_twenty_random_moments_and_gone_on(tmp_path) -> None:
     assert not list((out / "under_way").iterdir())
 
 
-def members(session: int) -> list[str]:
-    """The processes of a session that have not ended, as lines of /proc."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        with contextlib.suppress(OSError):
-            line = path.read_text()
-            state, _, _, number = line.rpartition(")")[2].split()[:4]
-            if int(number) == session and state not in "ZX":
-                found.append(line)
-    return found
-
-
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )
@@ -319,23 +296,8 @@ def test_a_signal_stops_a_run_cleanly(number: signal.Signals, tmp_path) -> None:
     """Ctrl-C reaches the whole group, a cluster's SIGTERM the run alone; no worker stays."""
     command = [*CLI, "run", "smoke", "--workers", "3", "--device", "cpu"]  # two stay at the VAEs
     command += ["--set", "training.epochs=100000", "--out", str(tmp_path / "out")]
-    process = subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-        # A job in the background ignores SIGINT, and so would its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    try:
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline and not list((tmp_path / "out").glob("cells/*pca*")):
-            time.sleep(0.2)
-        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-        _, said = process.communicate(timeout=60)
-    finally:
-        process.kill()
+    cells = tmp_path / "out" / "cells"
+    process, said = stopped(command, number, lambda: list(cells.glob("*pca*")))
     assert process.returncode == 130
     assert "goes on from here" in said
     assert "Traceback" not in said
@@ -485,6 +447,18 @@ def test_help_is_quick_and_imports_nothing_heavy() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "leaderboard" in done.stdout
+
+
+def test_workers_import_no_lightning() -> None:
+    """It takes longer than all else that they import."""
+    code = (
+        "import sys\n"
+        "import aebench.benchmark.preload\n"
+        "assert 'aebench.benchmark.train' in sys.modules\n"
+        "slow = {'pytorch_lightning', 'lightning_fabric', 'torchmetrics'} & set(sys.modules)\n"
+        "assert not slow, slow\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.parametrize(

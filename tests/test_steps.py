@@ -14,7 +14,6 @@ from aebench.benchmark.train import Budget, train
 from aebench.datasets import Dataset, Split
 from aebench.models import Autoencoder, Backbone, Batch, ClosedForm, DataSpec, Terms, model_from
 from aebench.models.ae import AE
-from pytorch_lightning import Trainer
 from small import batch, quick, ready
 from torch import Tensor
 
@@ -231,14 +230,17 @@ def test_bfloat16_is_near_float32() -> None:
 
 @pytest.mark.parametrize("name", ["vae", "aae", "k_sparse_ae"])
 def test_lightnings_trainer_takes_the_same_steps(name: str) -> None:
+    from aebench.benchmark.lightning import LightningAutoencoder  # slow to import
+    from pytorch_lightning import Trainer
+
     digits, ours = digits_and(name)
-    train(ours, digits, Budget(epochs=1, batch_size=20), ("lightning",))
+    (epoch,) = train(ours, digits, Budget(epochs=1, batch_size=20), ("lightning",)).history
     _, theirs = digits_and(name)
     from aebench.seeds import derive_seed
 
     torch.manual_seed(derive_seed("lightning", "train"))
     loader = Loader(digits.split("train"), 20, derive_seed("lightning", "order"))
-    theirs.make_optimizer, theirs.steps = Budget().make_optimizer(), len(loader)
+    theirs.make_optimizer = Budget().make_optimizer()
     trainer = Trainer(
         max_epochs=1,
         accelerator="cpu",
@@ -247,6 +249,12 @@ def test_lightnings_trainer_takes_the_same_steps(name: str) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
-    trainer.fit(theirs, loader)
+    trainer.fit(LightningAutoencoder(theirs), loader, Loader(digits.split("val"), 500))
+    assert theirs.share_done == 1
     for key, value in theirs.state_dict().items():
         assert torch.equal(ours.state_dict()[key], value), key
+    logged = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    assert set(logged) == set(epoch) - {"epoch"}
+    for key in logged:
+        if key.startswith("train/") or name == "k_sparse_ae":  # else validation draws codes
+            assert logged[key] == pytest.approx(epoch[key], rel=1e-5), key

@@ -14,6 +14,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from ...datasets import Dataset
 from ...models import Autoencoder, Backbone, Batch, DataSpec, model_from
+from ..lightning import LightningAutoencoder
 from ..loader import Loader
 from ..train import Budget, arithmetic, train
 from . import bare
@@ -110,7 +111,7 @@ def by_lightning(case: Case, device: torch.device, epochs: int) -> float:
             enable_model_summary=False,
             num_sanity_val_steps=0,
         )
-        trainer.fit(model, loader, val)
+        trainer.fit(LightningAutoencoder(model), loader, val)
     return (time.perf_counter() - start) / (len(loader) * epochs)
 
 
@@ -119,21 +120,9 @@ class Best(Callback):
 
     def __init__(self) -> None:
         self.best, self.state = math.inf, {}  # type: ignore[var-annotated]
-        self.total: Any = 0.0
 
-    def on_validation_batch_end(
-        self,
-        trainer: Trainer,
-        module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-        dataloader_idx: int = 0,
-    ) -> None:
-        self.total = self.total + len(batch.x) * outputs["loss"]
-
-    def on_validation_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
-        found, self.total = float(self.total), 0.0
+    def on_validation_end(self, trainer: Trainer, module: LightningModule) -> None:
+        found = float(trainer.callback_metrics["val/loss"])
         if found < self.best:
             self.best = found
             self.state = {name: held.clone() for name, held in module.state_dict().items()}
@@ -175,9 +164,9 @@ def table(device: torch.device, pairs: int, size: Size) -> Table:
     notes = [
         f"{size.dataset['name']}, {size.dataset['parameters']}; batches of {size.batch_size}, "
         f"{size.epochs} epochs: the seconds of the training over its steps. All ways validate "
-        "once an epoch and keep the best weights; ours also averages every term.",
+        "once an epoch and keep the best weights; ours and Lightning average every term.",
         "The bare loop and Lightning's Trainer minimise the same model's loss by the same fused "
-        "Adam, on batches that are indexed from uint8 tensors; the Trainer logs, shows and writes "
+        "Adam, on batches that are indexed from uint8 tensors; the Trainer shows and writes "
         "nothing.",
         f"One process, {pairs} trainings of each way in turn: the median and the range.",
     ]
