@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from importlib.metadata import version
 from typing import Any
 
 import torch
@@ -165,9 +166,9 @@ def table(device: torch.device, pairs: int, size: Size) -> Table:
         f"{size.dataset['name']}, {size.dataset['parameters']}; batches of {size.batch_size}, "
         f"{size.epochs} epochs: the seconds of the training over its steps. All ways validate "
         "once an epoch and keep the best weights; ours and Lightning average every term.",
-        "The bare loop and Lightning's Trainer minimise the same model's loss by the same fused "
-        "Adam, on batches that are indexed from uint8 tensors; the Trainer shows and writes "
-        "nothing.",
+        f"The bare loop and pytorch-lightning {version('pytorch-lightning')}'s Trainer minimise "
+        "the same model's loss by the same fused Adam, on batches that are indexed from uint8 "
+        "tensors; the Trainer shows and writes nothing.",
         f"One process, {pairs} trainings of each way in turn: the median and the range.",
     ]
     if device.type == "cuda":
