@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from ..datasets import Dataset
 from ..datasets.shared import adopt
@@ -161,7 +162,8 @@ def refuse_unbuildable(specs: list[dict[str, Any]]) -> None:
 def run_cell(cell: Cell, store: Store, slot: Slot, on_progress: OnProgress) -> None:
     """Train ``cell`` on the devices of ``slot``, score it on the first, write it to ``store``.
 
-    What the store has trained already, for a cell that was scored otherwise, is not trained again.
+    What the store has trained already is not trained again: for a cell that was scored otherwise,
+    or for this one before its scoring failed.
 
     Raises:
         Exception: whatever went wrong; nothing was written then.
@@ -214,6 +216,7 @@ def scored(cell: Cell, store: Store, slot: Slot, on_progress: OnProgress) -> Non
             model.load_state_dict(state)
         else:
             model, trained = train_here(spec, device, on_epoch)
+        store.write_training(training_key, trained, on_host(model))
     model.to(device).eval()
     start = time.perf_counter()
     chosen = spec["evaluation"]
@@ -248,5 +251,9 @@ def scored(cell: Cell, store: Store, slot: Slot, on_progress: OnProgress) -> Non
         "observation": model.observation.label,
         "about": described(type(model)),
     }
-    state = {name: tensor.cpu() for name, tensor in model.state_dict().items()}
-    store.write(cell, rows, kept, trained, state, drawn, provenance)
+    store.write(cell, rows, kept, trained, on_host(model), drawn, provenance)
+
+
+def on_host(model: Autoencoder) -> dict[str, Tensor]:
+    """The weights of a model, in the host's memory."""
+    return {name: tensor.cpu() for name, tensor in model.state_dict().items()}

@@ -51,7 +51,8 @@ class Store:
     ``cells/<name>/`` has a finished cell: ``cell.json`` (specification and provenance),
     ``metrics.json``, ``history.json``, ``checkpoint.pt``, ``pictures/``, and in ``kept/`` the
     arrays that are compared across seeds; ``across/`` has what was found by comparing them, and
-    ``trained/<key>`` the name of a cell whose checkpoint is that of this training.
+    ``trained/<key>`` the name of a cell whose checkpoint is that of this training;
+    ``trained/<key>.pt`` is one that no cell has yet.
     ``failed/<name>.json`` has what became of a cell that failed. Everything is written under
     ``under_way/`` first and renamed, so whatever stands elsewhere is whole. What is under way is
     its writer's by the lock of the same name in ``claims/``, on a folder that machines share too.
@@ -195,10 +196,9 @@ class Store:
             Unwritable: the system refuses.
         """
         import numpy as np
-        import torch
         from PIL import Image
 
-        name = folder_name(cell.spec, cell.key)
+        name, training_key = folder_name(cell.spec, cell.key), provenance["training_key"]
         costs = {k: v for k, v in vars(trained).items() if k != "history"}
         about = {
             "key": cell.key,
@@ -207,11 +207,9 @@ class Store:
             "provenance": {k: v for k, v in provenance.items() if k != "about"},
             "trained": costs,
         }
-        checkpoint = io.BytesIO()  # torch does not say what the system refused
-        torch.save(dict(state), checkpoint)
         with self.part(name) as part:
             (part / "pictures").mkdir(parents=True)
-            (part / "checkpoint.pt").write_bytes(checkpoint.getbuffer())
+            (part / "checkpoint.pt").write_bytes(saved(dict(state)))
             for metric, arrays in kept.items():
                 (part / "kept").mkdir(exist_ok=True)
                 np.savez_compressed(part / "kept" / f"{metric}.npz", **arrays)
@@ -225,7 +223,9 @@ class Store:
             ):
                 (part / file).write_text(to_json(content), encoding="utf-8")
             self.settle(part, cell)
-        self.write_text(f"trained/{provenance['training_key']}", name)
+        self.write_text(f"trained/{training_key}", name)
+        with suppress(OSError):
+            self.training_file(training_key).unlink(missing_ok=True)
 
     def settle(self, part: Path, cell: Cell) -> bool:
         """Make the folder ``part``, under way, the finished ``cell``; False where it was there."""
@@ -240,6 +240,26 @@ class Store:
         self.failure(cell).unlink(missing_ok=True)
         return is_new
 
+    def write_training(
+        self, training_key: str, trained: "Trained", state: Mapping[str, Any]
+    ) -> None:
+        """Write a training before a cell has it: what goes wrong in scoring does not lose it.
+
+        Args:
+            training_key: the key of the training.
+            trained: what it left.
+            state: the weights.
+
+        Raises:
+            Unwritable: the system refuses.
+        """
+        held = {"trained": vars(trained), "state": dict(state)}
+        self.write_bytes(f"trained/{self.training_file(training_key).name}", saved(held))
+
+    def training_file(self, training_key: str) -> Path:
+        """Where a training lies that no cell has yet."""
+        return self.path / "trained" / f"{training_key}.pt"
+
     def trained(self, training_key: str, model: "Autoencoder") -> "Trained | None":
         """What an earlier training of this key left; its weights are loaded into ``model``.
 
@@ -249,15 +269,23 @@ class Store:
 
         from .train import Trained
 
-        try:
+        def of_a_cell() -> tuple[dict[str, Any], dict[str, Any]]:
             folder = self.of_training(training_key)
             costs = read_json(folder / "cell.json")["trained"]
             history = read_json(folder / "history.json")
             state = torch.load(unlinked(folder / "checkpoint.pt"), weights_only=True)
-            model.load_state_dict(state)
-        except Exception:
-            return None
-        return Trained(history=history, **costs)
+            return costs | {"history": history}, state
+
+        def of_no_cell() -> tuple[dict[str, Any], dict[str, Any]]:
+            held = torch.load(unlinked(self.training_file(training_key)), weights_only=True)
+            return held["trained"], held["state"]
+
+        for read in (of_a_cell, of_no_cell):
+            with suppress(Exception):
+                trained, state = read()
+                model.load_state_dict(state)
+                return Trained(**trained)
+        return None
 
     def of_training(self, training_key: str) -> Path:
         """The folder of a finished cell whose checkpoint is that of the training of this key.
@@ -290,9 +318,13 @@ class Store:
         Raises:
             Unwritable: the system refuses.
         """
+        self.write_bytes(name, text.encode())
+
+    def write_bytes(self, name: str, content: "bytes | memoryview") -> None:
+        """As :meth:`write_text`."""
         last = Path(name).name
         with self.locked(last), self.part(last) as part:
-            part.write_text(text, encoding="utf-8")
+            part.write_bytes(content)
             part.replace(self.path / name)
 
     def finished(self) -> Iterator[tuple[Cell, Path]]:
@@ -408,6 +440,15 @@ def columns_of(cell: Cell) -> tuple[str, str, str, str, int, str]:
 def training_of(cell: Cell) -> str:
     """What cells share that differ in their evaluation alone."""
     return digest({name: held for name, held in cell.spec.items() if name != "evaluation"})
+
+
+def saved(held: Mapping[str, Any]) -> memoryview:
+    """The bytes of ``torch.save``, which does not say itself what the system refused to write."""
+    import torch
+
+    content = io.BytesIO()
+    torch.save(held, content)
+    return content.getbuffer()
 
 
 def remove(path: Path) -> None:

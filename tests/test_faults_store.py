@@ -454,6 +454,8 @@ def test_no_file_of_a_store_runs_code(tmp_path: Path) -> None:
         assert store.trained(cell.key, model) is None
         with pytest.raises(InputError):
             load(store.path, folder.name)
+        store.training_file("f" * 64).write_bytes(content)
+        assert store.trained("f" * 64, model) is None
     made(store, seed=1)
     np.savez(kept, codes=np.array([Malicious(ran)], dtype=object), kl=np.ones(4))
     for content in (kept.read_bytes(), malicious):

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from aebench.benchmark import evaluate as evaluation
 from aebench.benchmark import load, run
 from aebench.benchmark.engines import Event
 from aebench.benchmark.grid import read_grid
@@ -118,6 +119,23 @@ def test_other_metrics_need_no_other_training(smoke, tmp_path) -> None:
     before = smoke[1][(smoke[1].model == "vae") & (smoke[1].metric == "train_seconds")]
     assert seconds[0] == before.set_index("seed").value[0]
     assert len(fresh) == len(rows)
+
+
+def test_a_scoring_that_fails_loses_no_training(smoke, tmp_path, monkeypatch) -> None:
+    def breaks(*_: object) -> None:
+        raise RuntimeError("cannot be scored")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(evaluation, "evaluate", breaks)
+        rows = run("smoke", out=tmp_path, workers=1, device="cpu")
+    assert set(rows.metric) == {"failed"}
+    assert len(list((tmp_path / "trained").glob("*.pt"))) == len(rows) == 4
+    phases = []
+    run("smoke", out=tmp_path, workers=1, device="cpu", on_event=lambda e: phases.append(e.phase))
+    assert "scoring mse" in phases
+    assert "training" not in phases
+    assert numbers(tmp_path) == numbers(smoke[0])
+    assert not list((tmp_path / "trained").glob("*.pt"))
 
 
 @pytest.mark.slow
