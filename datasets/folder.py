@@ -17,6 +17,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from filelock import FileLock
+from joblib import cpu_count
 from torch import Tensor
 from torch.utils.data import DataLoader
 
@@ -168,7 +169,7 @@ class Folder(Dataset):
         loader: DataLoader[Any] = DataLoader(
             images,  # type: ignore[arg-type]
             batch_size=64,
-            num_workers=0 if daemonic else cores(),
+            num_workers=0 if daemonic else cpu_count(),
             collate_fn=first,
             worker_init_fn=end_with_parent,
             generator=torch.Generator(),  # the global stream stays as it is
@@ -281,13 +282,6 @@ def first(faults: list[Exception | None]) -> Exception | None:
 def top(name: str) -> str:
     """The first folder of a relative path; empty where it has none."""
     return name.partition("/")[0] if "/" in name else ""
-
-
-def cores() -> int:
-    """The CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def images_below(root: Path | str) -> list[str]:

@@ -372,10 +372,10 @@ def kill_group(leader: int) -> None:
 
 
 def cores() -> int:
-    """The CPU cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The CPU cores that this process may use, by its affinity and by its container's quota."""
+    from joblib import cpu_count  # which imports numpy
+
+    return int(cpu_count())
 
 
 def devices_of(device: str) -> tuple[str, ...]:
