@@ -13,11 +13,14 @@ from multiprocessing import forkserver
 from pathlib import Path
 
 import pytest
+from aebench.benchmark.cell import cells_of
 from aebench.benchmark.display import Display
 from aebench.benchmark.engines import Event, Job, OnEvent, Slot, attempt
 from aebench.benchmark.engines import local as engine
+from aebench.benchmark.engines.base import refuse_other
 from aebench.benchmark.engines.local import Local
-from aebench.benchmark.grid import Cell, read_grid
+from aebench.benchmark.grid import Cell, read_grid, specs
+from aebench.benchmark.provenance import versions
 from aebench.benchmark.runner import Plan, planned
 from aebench.benchmark.store import Store
 from aebench.plugins import InputError
@@ -313,6 +316,18 @@ def test_the_fork_server_may_die(tmp_path) -> None:
     events = run([cell("a", seconds=0.5), cell("b", seconds=0.5)], nap, tmp_path, listen=kill)
     assert [e.kind for e in events].count("done") == 2
     assert forkserver._forkserver._forkserver_pid != killed[0]  # type: ignore[attr-defined]
+
+
+def test_another_environment_is_refused_by_its_difference() -> None:
+    held = read_grid("smoke")[1] | {"models": {"pca": {}}, "seeds": 1}
+    (pca,) = cells_of(specs(held, "cpu"))
+    here = versions()
+    refuse_other(pca, {})
+    other = Cell(pca.spec, pca.key[::-1])
+    with pytest.raises(InputError, match="the code or the data is not what it was"):
+        refuse_other(other, here)
+    with pytest.raises(InputError, match=rf"torch is {here['torch'][:4]}.*, not 0.1"):
+        refuse_other(other, {**here, "torch": "0.1"})
 
 
 def test_the_slots_of_a_machine(monkeypatch) -> None:

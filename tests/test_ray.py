@@ -178,17 +178,6 @@ def test_a_users_file_travels_with_what_it_imports(tmp_path, monkeypatch) -> Non
     assert str(copy.parent) in sys.path
 
 
-def test_a_node_with_other_versions_refuses_the_cell(tmp_path) -> None:
-    cell = cell_of(tmp_path)
-    ours = engine.versions()
-    engine.refuse_other_key(cell, ours)
-    other = Cell(cell.spec, "0" * 64)
-    with pytest.raises(InputError, match="other code, or other data"):
-        engine.refuse_other_key(other, ours)
-    with pytest.raises(InputError, match=r"torch .+, not 1\.0"):
-        engine.refuse_other_key(other, {**ours, "torch": "1.0"})
-
-
 # Real clusters.
 
 

@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 from aebench.benchmark import run
 from aebench.benchmark.engines import Event, Job, Slot
-from aebench.benchmark.grid import Cell, read_grid, specs
+from aebench.benchmark.grid import Cell
 from aebench.benchmark.store import Store
 from aebench.plugins import InputError
 from filelock import FileLock
@@ -27,7 +27,7 @@ from filelock import FileLock
 pytest.importorskip("submitit")
 
 from aebench.benchmark.engines import slurm
-from aebench.benchmark.engines.slurm import Array, Queue, Report, Slurm, refuse_other
+from aebench.benchmark.engines.slurm import Array, Queue, Report, Slurm
 from runs import CLI, members, numbers, stopped
 
 CLUSTERS = [
@@ -168,20 +168,6 @@ def test_a_queue_is_read_by_one_at_a_time(tmp_path) -> None:
             with pytest.raises(TimeoutError):
                 taken.result(timeout=0.3)
         assert taken.result(timeout=30)
-
-
-def test_another_environment_is_refused_by_its_difference() -> None:
-    from aebench.benchmark.cell import cells_of
-
-    held = read_grid("smoke")[1] | {"models": {"pca": {}}, "seeds": 1}
-    (cell,) = cells_of(specs(held, "cpu"))
-    planned = slurm.versions()
-    refuse_other(cell, {})
-    other = Cell(cell.spec, cell.key[::-1])
-    with pytest.raises(InputError, match="the code or the data is not what it was"):
-        refuse_other(other, planned)
-    with pytest.raises(InputError, match=rf"torch is {planned['torch'][:4]}.*, not 0.1"):
-        refuse_other(other, {**planned, "torch": "0.1"})
 
 
 class Cluster:

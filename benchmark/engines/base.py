@@ -9,6 +9,7 @@ from typing import Any
 
 from ...plugins import InputError, Plugin
 from ..grid import Cell
+from ..provenance import LIBRARIES, versions
 from ..store import Store, Unwritable
 
 Slot = tuple[str, ...]
@@ -120,6 +121,30 @@ def refuse_packing(kind: str, per_device: int | None) -> None:
     """
     if kind != "cuda" and per_device is not None:
         raise InputError("--per-device is for GPUs: --workers says how many cells at once")
+
+
+def refuse_other(cell: Cell, planned: dict[str, str]) -> None:
+    """Refuse to run ``cell`` where it would be another one.
+
+    Args:
+        cell: the cell.
+        planned: the versions of the libraries where it was planned.
+
+    Raises:
+        InputError: the libraries, the code or the data are not those it was planned with.
+    """
+    from ..cell import key_of
+
+    if key_of(cell.spec) == cell.key:
+        return
+    here = versions()
+    other = [
+        f"{name} is {here[name]}, not {planned[name]}"
+        for name in LIBRARIES
+        if here[name] != planned[name]
+    ]
+    what = "; ".join(other) or "the code or the data is not what it was where the run was started"
+    raise InputError(f"{cell.title} would be another cell: {what}")
 
 
 class Engine(Plugin, kind="engine"):

@@ -22,7 +22,7 @@ from ...plugins import InputError, load_file
 from ..grid import Cell
 from ..provenance import versions
 from ..store import Store, Unwritable, unlinked
-from .base import Engine, Event, Job, OnEvent, Slot, Work, failed, refuse_packing
+from .base import Engine, Event, Job, OnEvent, Slot, Work, failed, refuse_other, refuse_packing
 from .local import cores
 
 Files = Mapping[str, bytes]
@@ -375,7 +375,10 @@ def work(
 
     for path, held in files:
         load(path, tuple(held.items()))
-    refuse_other_key(cell, ours)
+    try:
+        refuse_other(cell, ours)
+    except InputError as error:
+        raise InputError(f"on {socket.gethostname()}: {error}") from None
     with tempfile.TemporaryDirectory(prefix="aebench-") as folder:
         store = Store(folder, create=True)
         if trained:
@@ -400,26 +403,6 @@ def devices_here(kind: str, count: int) -> Slot:
         return tuple(f"cuda:{i}" for i in range(count))
     os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     return tuple(f"cuda:{number}" for number in numbers)
-
-
-def refuse_other_key(cell: Cell, ours: dict[str, str]) -> None:
-    """Refuse a cell whose numbers would be those of another one here.
-
-    Raises:
-        InputError: naming the versions that differ.
-    """
-    from ..cell import key_of
-
-    if key_of(cell.spec) == cell.key:
-        return
-    theirs = versions()
-    differing = [
-        f"{name} {theirs.get(name)}, not {version}"
-        for name, version in ours.items()
-        if theirs.get(name) != version
-    ]
-    what = ", ".join(differing) or "other code, or other data"
-    raise InputError(f"the node {socket.gethostname()} has {what}")
 
 
 def trained_before(cell: Cell, store: Store) -> Files:

@@ -20,9 +20,9 @@ from filelock import FileLock
 
 from ...plugins import InputError, load_file
 from ..grid import Cell
-from ..provenance import LIBRARIES, versions
+from ..provenance import versions
 from ..store import Store, unlinked
-from .base import Engine, Event, Job, OnEvent, Slot, failed, refuse_packing
+from .base import Engine, Event, Job, OnEvent, Slot, failed, refuse_other, refuse_packing
 
 if TYPE_CHECKING:
     from submitit import Executor
@@ -266,26 +266,6 @@ def work(work: Work, name: str, first: list[Cell]) -> None:
         report.write(kind="refused", phase=f"on {socket.gethostname()}: {error}")
     else:
         report.write(kind="left")
-
-
-def refuse_other(cell: Cell, planned: dict[str, str]) -> None:
-    """Refuse to run ``cell`` where it would be another one.
-
-    Raises:
-        InputError: the libraries, the code or the data are not those it was planned with.
-    """
-    from ..cell import key_of
-
-    if key_of(cell.spec) == cell.key:
-        return
-    here = versions()
-    other = [
-        f"{name} is {here[name]}, not {planned[name]}"
-        for name in LIBRARIES
-        if here[name] != planned[name]
-    ]
-    what = "; ".join(other) or "the code or the data is not what it was where the run was started"
-    raise InputError(f"{cell.title} would be another cell: {what}")
 
 
 class Report:
