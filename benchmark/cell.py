@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ..datasets import Dataset
-from ..datasets.shared import adopt
+from ..datasets.shared import adopt, fill
 from ..models import Autoencoder, Backbone, DataSpec, Sampler, model_from
 from ..plugins import InputError
 from ..seeds import derive_seed, digest
@@ -34,17 +34,25 @@ OnProgress = Callable[[str, int, int], None]
 """Called with the phase, such as ``training``, and how much of it is done of how much."""
 
 
-shared: dict[str, Path] = {}
-"""The files by which datasets are shared between processes, by the choice as :func:`held_dataset`
-takes it; a worker fills it before its first cell."""
+shared: dict[str, Path | dict[str, Any]] = {}
+"""The files by which datasets are shared between processes, or what one has loaded, by the choice
+as :func:`choice_of` gives it; a worker fills it before its first cell."""
+
+
+def choice_of(spec: dict[str, Any]) -> str:
+    """The dataset of a specification, as JSON."""
+    return json.dumps(spec["dataset"], sort_keys=True)
 
 
 @lru_cache(maxsize=4)
 def held_dataset(choice: str) -> Dataset:
-    """The dataset of a specification, as JSON; the last few stay in memory."""
+    """The dataset of a choice; the last few stay in memory."""
     dataset = Dataset.make(**json.loads(choice))
-    if choice in shared and shared[choice].is_file():
-        adopt(dataset, shared[choice])
+    held = shared.get(choice)
+    if isinstance(held, dict):
+        fill(dataset, held)
+    elif held and held.is_file():
+        adopt(dataset, held)
     return dataset
 
 
@@ -55,11 +63,11 @@ def held_extractor(name: str, dataset: str, device: str) -> Extractor:
 
 def extractor_of(spec: dict[str, Any], name: str, device: torch.device | str) -> Extractor:
     """The extractor called ``name`` for the dataset of a specification."""
-    return held_extractor(name, json.dumps(spec["dataset"], sort_keys=True), str(device))
+    return held_extractor(name, choice_of(spec), str(device))
 
 
 def dataset_of(spec: dict[str, Any]) -> Dataset:
-    return held_dataset(json.dumps(spec["dataset"], sort_keys=True))
+    return held_dataset(choice_of(spec))
 
 
 def cells_of(specs: list[dict[str, Any]]) -> list[Cell]:

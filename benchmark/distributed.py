@@ -57,8 +57,9 @@ def train_on(
     found: list[Outcome] = []
     try:
         with main_hidden(), own_port(), listening(on_epoch, found.append) as parent:
-            files, datasets = loaded_files(), dict(cell.shared)
-            fabric.launch(partial(member, spec=spec, files=files, datasets=datasets, parent=parent))
+            datasets = {of: file for of, file in cell.shared.items() if isinstance(file, Path)}
+            give = partial(member, spec=spec, files=loaded_files(), datasets=datasets)
+            fabric.launch(partial(give, parent=parent))
     except ProcessRaisedException:
         if not found:
             raise

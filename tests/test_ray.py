@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from aebench.benchmark import run
@@ -27,6 +28,7 @@ from aebench.benchmark.store import Store
 from aebench.models import Autoencoder
 from aebench.plugins import InputError, load_file
 from runs import CLI, stopped
+from standins import noise_images
 
 LONG = ["training.epochs=300"]
 DYING = """
@@ -330,6 +332,13 @@ def test_a_node_that_does_not_see_the_store_gives_the_same_rows(undisturbed, tmp
             "smoke", seeds=1, models=["mine_ray"], files=[users_file(tmp_path / "mine")], **how
         )
         assert "mine_ray" in set(mine[mine.metric == "mse"].model)
+
+        # A dataset whose file the node does not see.
+        np.savez(tmp_path / "a.npz", images=noise_images(60, 1, 8, 8).numpy())
+        held = {"datasets": {"npz": {"path": str(tmp_path / "a.npz")}}, "models": ["pca"]}
+        seen = run({**held, "metrics": ["mse"], "samplers": [], "seeds": 2}, **how)
+        npz = seen[seen.dataset.str.startswith("npz")]
+        assert sum(npz.metric == "mse") == 2
     finally:
         with suppress(OSError):
             os.killpg(node.pid, signal.SIGTERM)

@@ -14,7 +14,7 @@ import pytest
 import torch
 from aebench.benchmark import cell
 from aebench.datasets import SPLITS, Dataset, Split, folder
-from aebench.datasets.shared import adopt, mapped, region_of, share
+from aebench.datasets.shared import adopt, fill, mapped, region_of, share, views
 from PIL import Image
 from standins import Held, noise_images
 
@@ -87,6 +87,31 @@ def test_what_is_adopted_is_equal(
         assert torch.equal(whole.proportions("val"), other.proportions("val"))  # type: ignore[attr-defined]
     assert other.hash == whole.hash
     del other.__dict__["hash"]  # once more, from what was adopted
+    assert other.hash == whole.hash
+
+
+@pytest.mark.parametrize("name", ["digits", "npz"])
+def test_what_is_in_memory_is_viewed_there(name: str, archive: dict[str, str]) -> None:
+    """As Ray hands it from process to process: a stream, and buffers that it does not copy."""
+    parameters = {"train": 30} | (archive if name == "npz" else {})
+    whole, other = Dataset.make(name, parameters), Dataset.make(name, parameters)
+    buffers: list[pickle.PickleBuffer] = []
+    stream = pickle.dumps(views(whole), protocol=5, buffer_callback=buffers.append)
+    assert len(stream) < 10_000
+    places = [np.frombuffer(buffer, np.uint8) for buffer in buffers]
+    spans = sorted((place.ctypes.data, place.nbytes) for place in places)
+    assert all(start + size <= after for (start, size), (after, _) in zip(spans, spans[1:]))
+    held = pickle.loads(stream, buffers=[buffer.raw().toreadonly() for buffer in buffers])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(other), "load", refuse)
+        fill(other, held)
+        assert list(whole.splits) == list(other.splits)
+    for split in whole.splits:
+        assert_same(whole.split(split), other.split(split))
+    images, there = whole.split("val").pixels, other.split("val").pixels
+    assert images is not None
+    assert there is not None
+    assert there.data_ptr() == images.data_ptr()
     assert other.hash == whole.hash
 
 
@@ -168,6 +193,7 @@ def test_a_mapped_file_is_named_not_copied(tmp_path: Path, monkeypatch: pytest.M
         region = region_of(pixels)
         assert region is not None
         assert torch.equal(mapped(region), pixels)
+    assert views(whole) is None
 
 
 def test_a_tensor_in_memory_is_no_region() -> None:

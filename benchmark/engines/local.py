@@ -1,6 +1,5 @@
 """Processes of this machine: long-lived workers, so that imports are paid once."""
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -302,9 +301,9 @@ def shared_datasets(cells: list[Cell]) -> Iterator[dict[str, Path]]:
         InputError: there is no room for them.
     """
     from ...datasets.shared import share
-    from ..cell import held_dataset
+    from ..cell import choice_of, held_dataset
 
-    choices = dict.fromkeys(json.dumps(cell.spec["dataset"], sort_keys=True) for cell in cells)
+    choices = dict.fromkeys(choice_of(cell.spec) for cell in cells)
     with tempfile.TemporaryDirectory(prefix="aebench-") as folder:
         try:
             files = {choice: share(held_dataset(choice), Path(folder)) for choice in choices}

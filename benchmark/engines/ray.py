@@ -42,8 +42,8 @@ class Ray(Engine):
     """The nodes of a cluster run the cells; what they finish comes back to the store of this one.
 
     Each cell is a task that asks for its threads, or its GPUs. Where its worker or node dies, Ray
-    runs it once more. The nodes need aebench in the same version and the datasets; they need not
-    see the store.
+    runs it once more. The nodes need aebench in the same version. They need not see the store, nor
+    the files of datasets that are held in memory: those come through the cluster, a copy a node.
 
     Args:
         address: the cluster: auto, HOST:PORT or ray://HOST:PORT; without it, one is started here.
@@ -217,6 +217,7 @@ class Tasks:
         here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
         actor = ray.remote(num_cpus=0)(Mailbox).options(scheduling_strategy=here)
         self.mailbox = actor.remote()
+        self.datasets: dict[str, list[Any]] = {}
         self.under_way: dict[Any, tuple[Cell, ExitStack]] = {}
         self.started: set[str] = set()
 
@@ -259,10 +260,28 @@ class Tasks:
                 self.on_event(Event("done", cell))
                 return True
             kind, held = self.job.slots[0][0], trained_before(cell, self.store)
-            given = (cell, kind, self.job.work, self.files, versions(), held, self.mailbox)
+            data = self.dataset(cell)
+            given = (cell, kind, self.job.work, self.files, versions(), data, held, self.mailbox)
             ref = self.task.options(**need, name=cell.title).remote(*given)
             self.under_way[ref] = (cell, claim.pop_all())
         return True
+
+    def dataset(self, cell: Cell) -> list[Any]:
+        """Where the cluster has the dataset of ``cell``: one copy a node, which its tasks share.
+
+        Nowhere where each node reads its own: what is mapped from files, and kinds of the user's,
+        which are not known yet where it would arrive.
+        """
+        from ...datasets.shared import views
+        from ..cell import choice_of, held_dataset
+
+        choice = choice_of(cell.spec)
+        if choice not in self.datasets:
+            dataset = held_dataset(choice)
+            is_ours = type(dataset).__module__.startswith("aebench.")
+            held = views(dataset) if is_ours else None
+            self.datasets[choice] = [] if held is None else [self.ray.put(held)]
+        return self.datasets[choice]
 
     def read(self, letters: Any) -> Any:
         """Pass on what cells under way have said; returns where they say more, None if nowhere."""
@@ -347,6 +366,7 @@ def work(
     do: Work,
     files: list[tuple[str, Files]],
     ours: dict[str, str],
+    data: list[Any],
     trained: Files,
     mailbox: Any,
 ) -> tuple[Event, Files]:
@@ -358,9 +378,14 @@ def work(
         do: what runs it.
         files: the user's own files, as of :func:`user_file`.
         ours: the versions of the machine that asks.
+        data: as of :meth:`Tasks.dataset`.
         trained: an earlier cell that shares its training, or nothing.
         mailbox: who is told of progress.
     """
+    import ray
+
+    from ...datasets.shared import share
+    from ..cell import choice_of, dataset_of, shared
     from ..train import Budget
 
     slot = devices_here(kind, Budget.of(cell.spec["training"]).devices)
@@ -375,6 +400,8 @@ def work(
 
     for path, held in files:
         load(path, tuple(held.items()))
+    shared.clear()  # or the node would keep every dataset that it ever had
+    shared.update({choice_of(cell.spec): held for held in ray.get(data)})
     try:
         refuse_other(cell, ours)
     except InputError as error:
@@ -383,6 +410,8 @@ def work(
         store = Store(folder, create=True)
         if trained:
             put(trained, store)
+        if len(slot) > 1:  # its processes map a file
+            shared[choice_of(cell.spec)] = share(dataset_of(cell.spec), Path(folder))
         event = do(cell, store, slot, on_event, True)
         event = replace(event, unwritable=False)  # that is of this store alone
         return event, contents(store.folder(cell)) if event.kind == "done" else {}
