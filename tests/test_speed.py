@@ -50,12 +50,13 @@ def test_work_is_timed_in_turn() -> None:
 
 
 def test_a_spread_is_the_median_and_the_range() -> None:
-    assert spread([3.0, 1.0, 2.0]) == "2 s (1 to 3)"
+    assert spread([3.0, 1.0, 2.0]) == "2.00 s (1.00 to 3.00)"
     assert spread([0.12345]) == "0.123 s"
+    assert spread([148.7, 1270.4, 999.4], "ms") == "999 ms (149 to 1,270)"
 
 
 def test_ratios_are_taken_pair_by_pair() -> None:
-    assert ratios([4.0, 9.0, 10.0], [2.0, 3.0, 1.0]) == "3 × (2 to 10)"
+    assert ratios([4.0, 9.0, 10.0], [2.0, 3.0, 1.0]) == "3.00 × (2.00 to 10.0)"
 
 
 def test_a_table_as_markdown() -> None:

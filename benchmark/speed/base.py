@@ -57,12 +57,17 @@ def alternate(work: Mapping[str, Callable[[], object]], pairs: int) -> dict[str,
     return in_turn({name: partial(timed, act) for name, act in work.items()}, pairs)
 
 
+def brief(value: float) -> str:
+    """Three digits, and no exponent of what is large: ``1.20``, ``149``, ``1,270``."""
+    return f"{value:,.0f}" if abs(value) >= 999.5 else f"{value:#.3g}".rstrip(".")
+
+
 def spread(values: list[float], unit: str = "s") -> str:
     """The median and the range: ``1.25 s (1.19 to 1.40)``."""
-    middle, low, high = statistics.median(values), min(values), max(values)
+    middle, low, high = map(brief, (statistics.median(values), min(values), max(values)))
     if len(values) == 1:
-        return f"{middle:.3g} {unit}".strip()
-    return f"{f'{middle:.3g} {unit}'.strip()} ({low:.3g} to {high:.3g})"
+        return f"{middle} {unit}".strip()
+    return f"{f'{middle} {unit}'.strip()} ({low} to {high})"
 
 
 def ratios(slow: list[float], fast: list[float]) -> str:
