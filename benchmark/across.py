@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from zipfile import BadZipFile
 
-from ..plugins import InputError
 from ..seeds import digest
 from .grid import Cell
 
@@ -82,13 +81,11 @@ def arrays(path: Path) -> dict[str, Any]:
     """
     import numpy as np
 
-    from .store import unlinked
+    from .store import unlinked, unreadable
 
     unlinked(path)
     try:
         with np.load(path, allow_pickle=False) as held:
             return dict(held)
     except (AttributeError, EOFError, OSError, TypeError, ValueError, BadZipFile) as error:
-        raise InputError(
-            f"{path} cannot be read: {error}; remove its cell to run it again"
-        ) from None
+        raise unreadable(path, error) from None

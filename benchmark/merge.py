@@ -148,7 +148,7 @@ def merge(sources: Iterable[str | Path], out: str | Path) -> Merged:
                 present += 1
                 into.failure(cell).unlink(missing_ok=True)
             if not (into.path / "trained" / training_key).exists():
-                into.write_text(f"trained/{training_key}", folder.name)
+                into.name_trained(training_key, folder.name)
     for store in others:  # after every cell, as one of a later source may have finished
         for path in sorted(store.failed.glob("*.json")):
             try:

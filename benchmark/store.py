@@ -198,7 +198,7 @@ class Store:
         import numpy as np
         from PIL import Image
 
-        name, training_key = folder_name(cell.spec, cell.key), provenance["training_key"]
+        name = folder_name(cell.spec, cell.key)
         costs = {k: v for k, v in vars(trained).items() if k != "history"}
         about = {
             "key": cell.key,
@@ -223,9 +223,7 @@ class Store:
             ):
                 (part / file).write_text(to_json(content), encoding="utf-8")
             self.settle(part, cell)
-        self.write_text(f"trained/{training_key}", name)
-        with suppress(OSError):
-            self.training_file(training_key).unlink(missing_ok=True)
+        self.name_trained(provenance["training_key"], name)
 
     def settle(self, part: Path, cell: Cell) -> bool:
         """Make the folder ``part``, under way, the finished ``cell``; False where it was there."""
@@ -239,6 +237,16 @@ class Store:
             is_new = False
         self.failure(cell).unlink(missing_ok=True)
         return is_new
+
+    def name_trained(self, training_key: str, name: str) -> None:
+        """Note that the cell in the folder called ``name`` has the training of this key.
+
+        Raises:
+            Unwritable: the system refuses.
+        """
+        self.write_text(f"trained/{training_key}", name)
+        with suppress(OSError):
+            self.training_file(training_key).unlink(missing_ok=True)
 
     def write_training(
         self, training_key: str, trained: "Trained", state: Mapping[str, Any]
@@ -485,6 +493,10 @@ def to_json(content: Any) -> str:
     return json.dumps(clean(content), indent=1, allow_nan=False)
 
 
+def unreadable(path: Path, error: Exception) -> InputError:
+    return InputError(f"{path} cannot be read: {error}; remove its cell to run it again")
+
+
 def read_json(path: Path) -> Any:
     """The content of a JSON file of a store.
 
@@ -496,9 +508,7 @@ def read_json(path: Path) -> Any:
     except InputError:
         raise
     except (OSError, ValueError, RecursionError) as error:
-        raise InputError(
-            f"{path} cannot be read: {error}; remove its cell to run it again"
-        ) from None
+        raise unreadable(path, error) from None
 
 
 def hyperparameters(spec: Mapping[str, Any]) -> str:

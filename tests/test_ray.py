@@ -125,6 +125,8 @@ def test_a_cell_comes_back_as_it_was(tmp_path) -> None:
     files = engine.contents(first.folder(cell))
     assert {"cell.json", "metrics.json", "checkpoint.pt"} <= set(files)
     assert any(name.startswith("pictures/") for name in files)
+    key = json.loads(files["cell.json"])["provenance"]["training_key"]
+    second.training_file(key).touch()  # of a scoring that failed there
     engine.put(files, second)
     assert engine.contents(second.folder(cell)) == files
     (pointer,) = (tmp_path / "b" / "trained").iterdir()

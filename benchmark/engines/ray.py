@@ -476,7 +476,7 @@ def put(files: Files, store: Store) -> None:
     with store.part(name) as part:
         write(files, part)
         store.settle(part, cell)
-    store.write_text(f"trained/{about['provenance']['training_key']}", name)
+    store.name_trained(about["provenance"]["training_key"], name)
 
 
 def user_file(path: str) -> tuple[str, Files]:
