@@ -58,8 +58,8 @@ def train_on(
     try:
         with main_hidden(), own_port(), listening(on_epoch, found.append) as parent:
             datasets = {of: file for of, file in cell.shared.items() if isinstance(file, Path)}
-            give = partial(member, spec=spec, files=loaded_files(), datasets=datasets)
-            fabric.launch(partial(give, parent=parent))
+            files = loaded_files()
+            fabric.launch(partial(member, spec=spec, files=files, datasets=datasets, parent=parent))
     except ProcessRaisedException:
         if not found:
             raise
@@ -100,7 +100,7 @@ def member(
             parent.send(f"{type(error).__name__}: {error}"[:1000])
             raise
     # As arrays: a tensor would be a handle of memory that ends with this process.
-    tell((trained, {name: tensor.cpu().numpy() for name, tensor in model.state_dict().items()}))
+    tell((trained, {name: tensor.numpy() for name, tensor in cell.on_host(model).items()}))
 
 
 @contextmanager

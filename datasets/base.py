@@ -78,19 +78,15 @@ class Split:
         """The images at ``index``, uint8 (n, C, H, W)."""
         return self.given(self.pixels, index)
 
-    def training_images(self, index: Tensor) -> Tensor:
-        """The images at ``index`` as an epoch of training sees them, uint8 (n, C, H, W).
-
-        Those of :meth:`images`, or a new draw from torch's global stream where there is ``grey``.
-        """
-        return self.drawn(self.raw(index))
-
     def raw(self, index: Tensor) -> Tensor:
-        """What :meth:`drawn` makes the training images at ``index`` of, as it is stored."""
+        """What :meth:`drawn` makes the training images at ``index`` of, uint8 (n, C, H, W)."""
         return self.given(self.pixels if self.grey is None else self.grey, index)
 
     def drawn(self, raw: Tensor) -> Tensor:
-        """The training images of :meth:`raw`: the same, or a new draw where there is ``grey``."""
+        """The images of :meth:`raw` as an epoch of training sees them, uint8 (n, C, H, W).
+
+        The same, or a new draw from torch's global stream where there is ``grey``.
+        """
         return raw if self.grey is None else binary(raw)
 
     def given(self, stored: Tensor | None, index: Tensor | slice) -> Tensor:

@@ -34,6 +34,21 @@ def members(session: int) -> list[str]:
     return found
 
 
+def helped(words: list[str], unwanted: set[str]) -> str:
+    """The help that ``words`` of the command line ask for; it imports nothing ``unwanted``."""
+    code = (
+        f"import sys; sys.argv = {['aebench', *words]}\n"
+        "from aebench.benchmark.cli import main\n"
+        "try: main()\n"
+        "except SystemExit as stop: assert not stop.code\n"
+        f"found = {unwanted} & set(sys.modules)\n"
+        "assert not found, found\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def stopped(
     command: list[str],
     number: signal.Signals,

@@ -1,5 +1,7 @@
 """Stand-ins for tests of metrics. None states a name in its class, so none can be chosen."""
 
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +21,16 @@ OURS = {
     for name, cls in Metric.choices().items()
     if cls.__module__.startswith("aebench.benchmark.metrics.")
 }
+
+
+class Malicious:
+    """Unpickled, it makes a folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> Any:
+        return os.mkdir, (str(self.path),)
 
 
 class Held(Dataset):

@@ -567,7 +567,7 @@ def test_dynamic_images_are_drawn_from_their_grey_levels(held: dict[str, bytes])
     assert set(train.images().unique().tolist()) == {0, 255}
     index = torch.tensor([3, 11])
     torch.manual_seed(0)
-    draws = torch.stack([train.training_images(index) for _ in range(2000)])
+    draws = torch.stack([train.drawn(train.raw(index)) for _ in range(2000)])
     assert set(draws.unique().tolist()) == {0, 255}
     # A share of 2,000 draws is within five standard deviations, .056, of its probability.
     off = (draws == 255).double().mean(0) - grey[index].double() / 255
@@ -577,7 +577,7 @@ def test_dynamic_images_are_drawn_from_their_grey_levels(held: dict[str, bytes])
     # A split that is cut or moved keeps its grey levels.
     part = train.take(index).to("cpu")
     torch.manual_seed(0)
-    assert torch.equal(part.training_images(torch.tensor([0, 1])), draws[0])
+    assert torch.equal(part.drawn(part.raw(torch.tensor([0, 1]))), draws[0])
 
 
 def test_what_is_scored_is_drawn_once(held: dict[str, bytes]) -> None:
@@ -593,7 +593,7 @@ def test_what_is_scored_is_drawn_once(held: dict[str, bytes]) -> None:
         assert (white - levels).mean().abs() < 0.02
     index = torch.arange(5)
     test = first.split("test")
-    assert torch.equal(test.training_images(index), test.images(index))
+    assert torch.equal(test.drawn(test.raw(index)), test.images(index))
 
 
 def test_threshold_is_half(held: dict[str, bytes]) -> None:
@@ -601,7 +601,7 @@ def test_threshold_is_half(held: dict[str, bytes]) -> None:
     binary = Dataset.make("mnist", {"binarisation": "threshold"}).split("val")
     assert torch.equal(binary.images() == 255, grey.images() >= 128)
     index = torch.arange(3)
-    assert torch.equal(binary.training_images(index), binary.images(index))
+    assert torch.equal(binary.drawn(binary.raw(index)), binary.images(index))
 
 
 @pytest.mark.parametrize("binarisation", ["none", "dynamic", "threshold"])
@@ -884,7 +884,7 @@ def assert_equal(split: Split, expected: Split) -> None:
     assert torch.equal(split.raw(index), raw)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        drawn = split.training_images(index)
+        drawn = split.drawn(split.raw(index))
         torch.manual_seed(0)
         assert torch.equal(drawn, raw if expected.grey is None else base.binary(raw))
     for name in ("labels", "factors"):
@@ -1226,7 +1226,7 @@ def test_a_large_folder_needs_little_memory(
             seen = sum(len(images) for images, _ in held.batches(16))
             assert seen == len(held)
         for index in torch.randperm(len(train)).split(16):
-            assert len(train.training_images(index)) == len(index)
+            assert len(train.drawn(train.raw(index))) == len(index)
     finally:
         done.set()
         watching.join()

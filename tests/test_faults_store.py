@@ -27,6 +27,7 @@ from aebench.benchmark.train import Trained
 from aebench.models import Backbone, DataSpec, model_from
 from aebench.plugins import InputError
 from runs import CLI, members, numbers
+from standins import Malicious
 
 SMOKE = ["smoke", "--device", "cpu", "--workers", "2"]
 
@@ -425,16 +426,6 @@ def test_sigterm_while_a_cell_is_written(workers: int, undisturbed: Path, tmp_pa
 
 
 # Strangers
-
-
-class Malicious:
-    """Unpickled, it makes a file."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.path),)
 
 
 def test_no_file_of_a_store_runs_code(tmp_path: Path) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import multiprocessing
-import os
 import pickle
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
@@ -16,7 +15,7 @@ from aebench.benchmark import cell
 from aebench.datasets import SPLITS, Dataset, Split, folder
 from aebench.datasets.shared import adopt, fill, mapped, region_of, share, views
 from PIL import Image
-from standins import Held, noise_images
+from standins import Held, Malicious, noise_images
 
 MIB = 1 << 20
 
@@ -42,9 +41,9 @@ def assert_same(one: Split, other: Split) -> None:
     assert len(one) == len(other)
     index = torch.arange(len(one) - 1, -1, -3)
     torch.manual_seed(0)
-    expected = one.images(), one.training_images(index)
+    expected = one.images(), one.drawn(one.raw(index))
     torch.manual_seed(0)
-    found = other.images(), other.training_images(index)
+    found = other.images(), other.drawn(other.raw(index))
     for a, b in (*zip(expected, found), (one.labels, other.labels), (one.factors, other.factors)):
         assert (a is None and b is None) or torch.equal(a, b)
 
@@ -158,16 +157,8 @@ def test_what_is_written_to_an_adopted_tensor_stays_there(tmp_path: Path) -> Non
     assert file.read_bytes() == before
 
 
-class Malice:
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> Any:
-        return os.mkdir, (str(self.path),)
-
-
 def test_a_file_of_a_stranger_runs_no_code(tmp_path: Path) -> None:
-    torch.save({"whole": Malice(tmp_path / "done")}, tmp_path / "a.pt")
+    torch.save({"whole": Malicious(tmp_path / "done")}, tmp_path / "a.pt")
     with pytest.raises(pickle.UnpicklingError):
         adopt(Dataset.make("digits"), tmp_path / "a.pt")
     assert not (tmp_path / "done").exists()

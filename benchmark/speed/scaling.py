@@ -114,7 +114,7 @@ def slot_table(pairs: int, size: Size) -> Table:
             start = statistics.median(span.start for span in held)
             took = spread([span.cells for span in held])
             cells = f"{each * int(slots)} × {seconds:g} s"
-            rows.append((slots, cells, f"{ideal:g} s", took, over, f"{start:.3g} s"))
+            rows.append((slots, cells, f"{ideal:g} s", took, over, spread([start])))
     return Table(
         "Simulated GPU slots",
         ("slots", "cells", "ideal", "time", "overhead", "start"),
